@@ -1,0 +1,77 @@
+"""Many deadlines, one timer: the earliest of them is what a driver has to wake up for.
+
+A deadline belongs to a key; setting it again replaces it. Replaced and cancelled entries stay in the heap until they
+come up or outnumber the live ones, so that setting and cancelling cost next to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from heapq import heapify, heappop, heappush
+from itertools import count
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+_SLACK = 64
+
+
+class Deadlines(Generic[K]):
+    """A set of deadlines by key, in monotonic seconds.
+
+    Example:
+        >>> deadlines = Deadlines[str]()
+        >>> deadlines.set("ping", 5.0)
+        >>> deadlines.next
+        5.0
+        >>> deadlines.pop_due(4.9), deadlines.pop_due(5.0), deadlines.next
+        (None, 'ping', None)
+    """
+
+    __slots__ = ("_heap", "_order", "_when")
+
+    def __init__(self) -> None:
+        self._when: dict[K, float] = {}
+        self._heap: list[tuple[float, int, K]] = []
+        self._order = count()
+
+    def __len__(self) -> int:
+        return len(self._when)
+
+    def set(self, key: K, when: float) -> None:
+        """Set or move the deadline of `key`."""
+        self._when[key] = when
+        heap = self._heap
+        heappush(heap, (when, next(self._order), key))
+        if len(heap) > 2 * len(self._when) + _SLACK:
+            self._heap = [(at, order, k) for at, order, k in heap if self._when.get(k) == at]
+            heapify(self._heap)
+
+    def cancel(self, key: K) -> None:
+        """Forget the deadline of `key`, if it has one."""
+        self._when.pop(key, None)
+
+    def clear(self) -> None:
+        """Forget every deadline."""
+        self._when.clear()
+        self._heap.clear()
+
+    @property
+    def next(self) -> float | None:
+        """The earliest deadline; None when there is none."""
+        heap, when = self._heap, self._when
+        while heap:
+            at, _, key = heap[0]
+            if when.get(key) == at:
+                return at
+            heappop(heap)
+        return None
+
+    def pop_due(self, now: float) -> K | None:
+        """Take out one key whose deadline has come, earliest first; None when none has."""
+        at = self.next
+        if at is None or at > now:
+            return None
+        key = heappop(self._heap)[2]
+        del self._when[key]
+        return key
