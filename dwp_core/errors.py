@@ -71,7 +71,9 @@ class FrameError(InvalidRequest):
         frame_id: the `id` to echo, or "" when the message does not tell (PROTOCOL.md section 2).
     """
 
-    def __init__(self, message: str, *, code: int | None = None, details: str = "", frame_id: str = "") -> None:
+    def __init__(
+        self, message: str, *, code: int | None = None, details: str = "", frame_id: str = ""
+    ) -> None:
         super().__init__(message, code=code, details=details)
         self.frame_id = frame_id
 
