@@ -1,0 +1,1 @@
+"""Ratios between two things measured alternately in the same run, never absolute times."""
