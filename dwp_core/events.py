@@ -1,7 +1,7 @@
 """An event as the durable log of a store holds it (PROTOCOL.md sections 5 and 9, `resume`).
 
-The store assigns `seq` in the transaction of the state change; the hub routes and sends what was committed. Both use this
-one type, so that an event is never converted between them.
+The store assigns `seq` in the transaction of the state change; the hub routes and sends what was committed. Both use
+this one type, so that an event is never converted between them.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import NamedTuple
 class LoggedEvent(NamedTuple):
     """One event of the log.
 
-    A named tuple, and not a dataclass as elsewhere, because each state change makes one and a row of the log becomes one:
-    both cost a fraction this way.
+    A named tuple, and not a dataclass as elsewhere, because each state change makes one and a row of the
+    log becomes one: both cost a fraction this way.
 
     Attributes:
         seq: its place in the log; increasing in commit order.
