@@ -1,0 +1,325 @@
+"""The commands that ask something of a server: `enqueue`, `job get`, `events`, `ping`.
+
+Each is one short program of the asyncio client. Connecting, and how an answer is printed, is shared; what an error
+means for the exit code is decided in `dispatch.cli.app`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.markup import escape
+
+from dispatch import Dispatch
+from dispatch.cli.exits import Exit, UsageError
+from dispatch.cli.output import Output, state_text
+from dispatch.errors import InvalidRequest
+
+T = TypeVar("T")
+
+DEFAULT_URL = "ws://127.0.0.1:8080/dwp"
+
+UrlOption = Annotated[
+    str, typer.Option("--url", envvar="DISPATCH_URL", help="Where the server is.", metavar="URL")
+]
+TokenOption = Annotated[
+    str,
+    typer.Option(
+        "--token",
+        envvar="DISPATCH_TOKEN",
+        help="The key to authenticate with.",
+        metavar="TOKEN",
+        show_default=False,
+    ),
+]
+TimeoutOption = Annotated[
+    float, typer.Option("--timeout", help="Seconds to wait for an answer.", min=0.001, metavar="SECONDS")
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="One JSON value a line, for machines.", show_default=False)
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Which server, as whom, and for how long."""
+
+    url: str
+    token: str
+    timeout: float
+    reconnect: bool = False
+
+
+def talk(target: Target, work: Callable[[Dispatch], Awaitable[T]]) -> T:
+    """Connects, does the work, closes.
+
+    Raises:
+        UsageError: the URL is none, or something else that never left this process is wrong.
+        DispatchError: what the client raises.
+    """
+    try:
+        client = Dispatch(
+            url=target.url, token=target.token, timeout=target.timeout, reconnect=target.reconnect
+        )
+    except (InvalidRequest, TypeError) as error:
+        raise UsageError(str(error)) from None
+
+    async def conversation() -> T:
+        async with client:
+            return await work(client)
+
+    return asyncio.run(conversation())
+
+
+def parse_payload(text: str) -> Any:
+    """The payload that the user typed; `-` reads it from standard input.
+
+    Raises:
+        UsageError: it is no JSON, and where it stops being so.
+
+    Example:
+        >>> parse_payload('{"to": "user@example.com"}')
+        {'to': 'user@example.com'}
+    """
+    source = "PAYLOAD"
+    if text == "-":
+        text, source = sys.stdin.read(), "standard input"
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UsageError(
+            f"{source} is not JSON: {error.msg} at line {error.lineno}, column {error.colno};"
+            ' expected something like {"to": "user@example.com"} (in single quotes for the shell)'
+        ) from None
+
+
+def register_commands(app: typer.Typer) -> None:
+    """Adds the commands to the application."""
+    app.command("enqueue", epilog=_ENQUEUE_EXAMPLES)(enqueue)
+    job = typer.Typer(help="One job.", no_args_is_help=True)
+    job.command("get", epilog=_GET_EXAMPLES)(job_get)
+    app.add_typer(job, name="job")
+    app.command("events", epilog=_EVENTS_EXAMPLES)(events)
+    app.command("ping", epilog=_PING_EXAMPLES)(ping)
+
+
+_ENQUEUE_EXAMPLES = """
+Examples:
+
+  dispatch enqueue send-email '{"to": "user@example.com"}'
+
+  dispatch enqueue send-email '{"to": "user@example.com"}' --queue mail --priority 10 --delay 60
+
+  dispatch enqueue resize '{"image": 7}' --wait   (exit code 1 when the job fails)
+
+  generate-report | dispatch enqueue archive -    (the payload from standard input)
+"""
+
+
+def enqueue(
+    name: Annotated[str, typer.Argument(help="The function that the job is a call of.")],
+    payload: Annotated[
+        str, typer.Argument(help="Its payload as JSON; - reads standard input.", metavar="[JSON]")
+    ] = "{}",
+    queue: Annotated[
+        str | None, typer.Option("--queue", "-q", help="The queue.", show_default="default")
+    ] = None,
+    priority: Annotated[
+        int | None, typer.Option("--priority", "-p", help="Higher goes first.", show_default="0")
+    ] = None,
+    delay: Annotated[
+        float | None, typer.Option("--delay", help="Seconds before it may start.", min=0, metavar="SECONDS")
+    ] = None,
+    max_retries: Annotated[
+        int | None, typer.Option("--max-retries", help="Retries before it fails.", min=0, show_default="3")
+    ] = None,
+    idempotency_key: Annotated[
+        str | None,
+        typer.Option("--idempotency-key", help="The same key twice is one job.", metavar="KEY"),
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until the job has ended.", show_default=False)
+    ] = False,
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    timeout: TimeoutOption = 30.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask for a job."""
+    output = Output(machine=as_json)
+    value = parse_payload(payload)
+    options: dict[str, Any] = {
+        "queue": queue,
+        "priority": priority,
+        "delay": delay,
+        "max_retries": max_retries,
+        "idempotency_key": idempotency_key,
+    }
+    given = {key: option for key, option in options.items() if option is not None}
+
+    async def work(client: Dispatch) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
+        job = await client.enqueue(name, value, **given)
+        if not wait:
+            return job, None
+        output.note(f"{job['job_id']} {state_text(job['state'])}, waiting")
+        return job, await client.wait(job["job_id"], timeout=None)
+
+    job, outcome = talk(Target(url, token, timeout, reconnect=wait), work)
+    answer = job if outcome is None else outcome
+    if output.machine:
+        output.json(answer)
+    elif outcome is None:
+        output.line(f"{job['job_id']} {state_text(job['state'])} on queue {escape(job['queue'])}")
+    else:
+        output.job({"id": job["job_id"], **outcome})
+    if outcome is not None and outcome["state"] != "completed":
+        raise typer.Exit(Exit.FAILED)
+
+
+_GET_EXAMPLES = """
+Examples:
+
+  dispatch job get job_01h455vb4pex5vsknk084sn02q
+
+  dispatch job get job_01h455vb4pex5vsknk084sn02q --json | jq -r .state
+"""
+
+
+def job_get(
+    job_id: Annotated[str, typer.Argument(help="The job's id.", metavar="ID")],
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    timeout: TimeoutOption = 30.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Show a job: its state, its payload, what came out of it."""
+    output = Output(machine=as_json)
+
+    async def work(client: Dispatch) -> Mapping[str, Any]:
+        return await client.get_job(job_id)
+
+    job = talk(Target(url, token, timeout), work)
+    if output.machine:
+        output.json(job)
+    else:
+        output.job(job)
+
+
+_EVENTS_EXAMPLES = """
+Examples:
+
+  dispatch events                       everything that happens, until Ctrl-C
+
+  dispatch events queue:mail --json     one JSON value a line
+
+  dispatch events jobs --since start    all that the server still remembers, then what happens
+"""
+
+
+def events(
+    channel: Annotated[
+        str, typer.Argument(help="jobs, workflows, firehose, job:<id>, workflow:<run id> or queue:<name>.")
+    ] = "firehose",
+    since: Annotated[
+        str | None,
+        typer.Option("--since", help="From which event on: a seq, or start.", metavar="SEQ|start"),
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option("--count", "-n", help="Stop after that many events.", min=1)
+    ] = None,
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    timeout: TimeoutOption = 30.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Watch what happens, live. Reconnects by itself; ends with Ctrl-C or after --count events."""
+    output = Output(machine=as_json)
+    start = _since(since)
+
+    async def work(client: Dispatch) -> None:
+        subscription = await (
+            client.subscribe(channel) if start is None else client.subscribe(channel, since=start)
+        )
+        output.note(f"[dim]watching {escape(channel)}; Ctrl-C ends[/]")
+        seen = 0
+        async for event in subscription:
+            if output.machine:
+                output.json({**event, "kind": event.kind, "topic": event.topic, "seq": event.seq})
+            else:
+                output.line(event_line(event))
+            seen += 1
+            if seen == count:
+                return
+
+    talk(Target(url, token, timeout, reconnect=True), work)
+
+
+def _since(text: str | None) -> int | str | None:
+    if text is None or text == "start":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f'--since must be a seq (an integer) or start, got "{text}"') from None
+
+
+def event_line(event: Any) -> str:
+    """An event as one line for people, in rich's markup."""
+    data: Mapping[str, Any] = event["data"]
+    at = event.at.astimezone().strftime("%H:%M:%S.%f")[:-3] if event.at is not None else "--:--:--.---"
+    name = data.get("job_name") or data.get("name") or data.get("entry_name") or ""
+    ident = data.get("job_id") or data.get("run_id") or ""
+    style_of = str(data.get("state") or "")
+    kind = f"{event.kind:<16}"
+    parts = [
+        f"[dim]{at}[/]",
+        kind if not style_of else state_text(style_of).replace(escape(style_of), escape(kind), 1),
+        f"{escape(str(name)):<18}",
+        f"[dim]{escape(str(ident))}[/]",
+    ]
+    if "elapsed_ms" in data:
+        parts.append(f"{data['elapsed_ms']} ms")
+    if "attempt" in data:
+        parts.append(f"attempt {data['attempt']}")
+    if data.get("error"):
+        parts.append(f"[red]{escape(str(data['error']).splitlines()[0])}[/]")
+    return " ".join(parts).rstrip()
+
+
+_PING_EXAMPLES = """
+Examples:
+
+  dispatch ping
+
+  dispatch ping --url wss://jobs.example.com/dwp && echo "it is there, and it knows the key"
+"""
+
+
+def ping(
+    count: Annotated[int, typer.Option("--count", "-n", help="How many pings.", min=1)] = 1,
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    timeout: TimeoutOption = 10.0,
+    as_json: JsonOption = False,
+) -> None:
+    """See whether a server is there and accepts the key, and how long it takes to answer."""
+    output = Output(machine=as_json)
+
+    async def work(client: Dispatch) -> None:
+        for _ in range(count):
+            started = time.perf_counter()
+            await client.ping()
+            elapsed_ms = round((time.perf_counter() - started) * 1000, 3)
+            if output.machine:
+                output.json({"url": url, "elapsed_ms": elapsed_ms})
+            else:
+                output.line(f"{escape(url)} answered in {elapsed_ms} ms")
+
+    talk(Target(url, token, timeout), work)
