@@ -1,0 +1,57 @@
+"""The targets: plain functions of bytes. What they raise is a finding."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+Function = Callable[[bytes], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One target: its module has `target(data)` and `seeds()`.
+
+    Attributes:
+        name: what it is called on the command line; the folder of its corpus.
+        module: where it is.
+        about: what it promises.
+        max_len: longest input that is tried.
+    """
+
+    name: str
+    module: str
+    about: str
+    max_len: int = 4096
+
+    def function(self) -> Function:
+        found: Function = importlib.import_module(self.module).target
+        return found
+
+    def seeds(self) -> Iterator[bytes]:
+        yield from importlib.import_module(self.module).seeds()
+
+
+TARGETS = {
+    target.name: target
+    for target in (
+        Target(
+            "codec_json", "fuzz.targets.codec_json", "both forms of the JSON codec: same verdict, same values"
+        ),
+        Target("codec_msgpack", "fuzz.targets.codec_msgpack", "both forms of the MessagePack codec agree"),
+        Target(
+            "payload",
+            "fuzz.targets.payload",
+            "the judge of payloads agrees with the standard library's parser",
+        ),
+        Target("client_session", "fuzz.targets.client_session", "a client survives every server", 16384),
+        Target("server_session", "fuzz.targets.server_session", "a server survives every client", 16384),
+        Target(
+            "wire",
+            "fuzz.targets.wire",
+            "WebSocket and session survive every byte, whole and one at a time",
+            16384,
+        ),
+    )
+}

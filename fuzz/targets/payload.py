@@ -1,0 +1,64 @@
+"""The judge of payloads on arbitrary text, with the standard library's parser as the oracle."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+from dwp_core.codec.payload import decode_payload, encode_payload
+
+from dwp_core.errors import PayloadError
+from dwp_core.frames import DEFAULT_LIMITS, Limits
+from fuzz.seeds import payloads
+
+_TIGHT = Limits(payload=200, depth=4)
+
+
+def target(data: bytes) -> None:
+    for limits in (DEFAULT_LIMITS, _TIGHT):
+        try:
+            value = decode_payload(data, limits)
+        except PayloadError as error:
+            if _allowed(data, limits):
+                raise AssertionError(f"refused although it may travel: {error.message}") from error
+            continue
+        assert _allowed(data, limits), "accepted although it may not travel"
+        expected = _parse(data)
+        assert repr(value) == repr(expected), f"read as {value!r}, is {expected!r}"
+        text = encode_payload(value)
+        assert repr(decode_payload(text, DEFAULT_LIMITS)) == repr(value), f"changed by encoding: {text!r}"
+
+
+def seeds() -> Iterable[bytes]:
+    return payloads()
+
+
+def _allowed(data: bytes, limits: Limits) -> bool:
+    """PROTOCOL.md section 2: UTF-8, syntax, depth, lone surrogates, numbers that are not finite, size."""
+    if len(data) > limits.payload:
+        return False
+    try:
+        value = _parse(data)
+    except (ValueError, RecursionError):
+        return False
+    return _travels(value, limits.depth)
+
+
+def _parse(data: bytes) -> Any:
+    def constant(text: str) -> NoReturn:
+        raise ValueError(f"{text} is not JSON")
+
+    return json.loads(data.decode("utf-8"), parse_constant=constant)
+
+
+def _travels(value: Any, depth: int) -> bool:
+    if isinstance(value, str):
+        return not any("\ud800" <= character <= "\udfff" for character in value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, (list, dict)):
+        inner = [*value, *value.values()] if isinstance(value, dict) else value
+        return depth > 0 and all(_travels(item, depth - 1) for item in inner)
+    return True
