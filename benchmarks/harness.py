@@ -22,7 +22,7 @@ import tempfile
 import time
 import timeit
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -59,12 +59,22 @@ QUICK = Effort(seconds=2.0, round_ms=2.5, full=False)
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A measured figure; `low` and `high` enclose the median with about 95 % confidence."""
+    """A measured figure; `low` and `high` enclose the median with about 95 % confidence.
+
+    `note` says which of several it is, where the worst of them counts.
+    """
 
     value: float
     low: float
     high: float
     rounds: int = 1
+    note: str = ""
+
+    @classmethod
+    def worst(cls, figures: Mapping[str, Figure]) -> Figure:
+        """The highest of several figures, with its name as the note."""
+        name, figure = max(figures.items(), key=lambda item: item[1].value)
+        return replace(figure, note=f"worst of {len(figures)}: {name}")
 
     @classmethod
     def exact(cls, value: float) -> Figure:

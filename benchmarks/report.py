@@ -41,6 +41,7 @@ def as_json(outcomes: list[Outcome]) -> list[dict[str, Any]]:
                     "low": figure.low,
                     "high": figure.high,
                     "rounds": figure.rounds,
+                    "note": figure.note,
                     "verdict": bar.verdict(figure.value),
                 }
             )
@@ -61,7 +62,7 @@ def _row(bar: Bar, figure: Figure) -> str:
         _number(figure.value),
         bar.verdict(figure.value),
         spread,
-        bar.text,
+        f"{bar.text} ({figure.note})" if figure.note else bar.text,
     ).rstrip()
 
 
