@@ -1,0 +1,147 @@
+"""Writes the generated parts of the documentation anew: `make docs`. With `--check` it only says which are out of date.
+
+A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->` in any of `docs/*.md`. What is generated
+comes from the objects that the code runs on, so the two cannot disagree: state diagrams from the transition tables,
+the list of methods from `dwp_core.methods`, errors and exit codes from their classes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from pkgutil import walk_packages
+
+import dwp_core
+from dwp_core import errors
+from dwp_core.methods import METHODS, Field, Method
+from dwp_core.requests import Retry
+from dwp_core.transitions import Table, mermaid
+
+DOCS = Path(__file__).parent
+PART = re.compile(r"(<!-- generated: (?P<name>.+?) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
+
+_RETRY = {
+    Retry.READ: "always",
+    Retry.IDEMPOTENT: "with its key",
+    Retry.NEVER: "never",
+}
+
+
+def tables() -> dict[str, Table]:
+    """Every transition table of the core, by `module:NAME`."""
+    found: dict[int, tuple[str, Table]] = {}
+    for info in walk_packages(dwp_core.__path__, "dwp_core."):
+        module = import_module(info.name)
+        for name, value in vars(module).items():
+            if isinstance(value, Table):
+                home = f"{info.name}:{name}"
+                # Where it is made, not where it is imported: the module whose source assigns it.
+                if re.search(rf"^{name}\b.*=", inspect.getsource(module), re.MULTILINE):
+                    found.setdefault(id(value), (home, value))
+    return dict(found.values())
+
+
+def diagram(reference: str) -> str:
+    """A state diagram."""
+    return f"```mermaid\n{mermaid(tables()[reference])}\n```\n"
+
+
+def methods() -> str:
+    """Every method, its scope, when a client may send it again, and its fields."""
+    lines = ["| method | scope | sent again | extension | data |", "|---|---|---|---|---|"]
+    lines += [
+        f"| `{method.name}` | `{method.scope}` | {_RETRY[method.retry]} | {_feature(method)} | {_fields(method)} |"
+        for method in METHODS.values()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _feature(method: Method) -> str:
+    return f"`{method.feature}`" if method.feature else ""
+
+
+def _fields(method: Method) -> str:
+    return ", ".join(map(_field, method.fields)) or "–"
+
+
+def _field(field: Field) -> str:
+    return f"`{field.name}{'' if field.required else '?'}`"
+
+
+def error_table() -> str:
+    """Every class of `dispatch.errors`, its code, what it is as well, and when it is raised."""
+    lines = ["| class | code | is also | when |", "|---|---|---|---|"]
+    for name, kind in _error_classes():
+        parents = [
+            f"`{base.__name__}`" if base.__module__ == errors.__name__ else f"builtin `{base.__name__}`"
+            for base in kind.__bases__
+            if base not in (errors.DispatchError, Exception)
+        ]
+        when = _first_paragraph(inspect.getdoc(kind) or "")
+        lines.append(f"| `{name}` | {kind.default_code} | {', '.join(parents) or '–'} | {when} |")
+    return "\n".join(lines) + "\n"
+
+
+def _error_classes() -> Iterator[tuple[str, type[errors.DispatchError]]]:
+    for name, value in vars(errors).items():
+        if isinstance(value, type) and issubclass(value, errors.DispatchError):
+            yield name, value
+
+
+def _first_paragraph(text: str) -> str:
+    return " ".join(text.partition("\n\n")[0].split()).replace("|", "\\|")
+
+
+def exit_codes() -> str:
+    """The exit codes of the command line, with the comments that stand beside them."""
+    from dispatch.cli.exits import Exit
+
+    lines = ["| code | name | says |", "|---|---|---|"]
+    for line in inspect.getsource(Exit).splitlines():
+        if match := re.match(r"\s+(?P<name>[A-Z_]+) = (?P<code>\d+)  # (?P<says>.+)", line):
+            lines.append(f"| {match['code']} | {match['name']} | {match['says']} |")
+    return "\n".join(lines) + "\n"
+
+
+GENERATORS: dict[str, Callable[[], str]] = {
+    "methods": methods,
+    "errors": error_table,
+    "exit-codes": exit_codes,
+}
+
+
+def generated(name: str) -> str:
+    """The text of a generated part."""
+    if name.startswith("diagram "):
+        return diagram(name.removeprefix("diagram "))
+    return GENERATORS[name]()
+
+
+def renewed(text: str) -> str:
+    """A document with its generated parts as they should be."""
+    return PART.sub(lambda part: part[1] + generated(part["name"]) + part[4], text)
+
+
+def documents() -> list[Path]:
+    """All documents, the README included."""
+    return [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]
+
+
+def main() -> int:
+    check = "--check" in sys.argv[1:]
+    stale = [path for path in documents() if renewed(path.read_text()) != path.read_text()]
+    for path in stale:
+        if not check:
+            path.write_text(renewed(path.read_text()))
+        print(
+            f"{path.relative_to(DOCS.parent)}: {'out of date; run: make docs' if check else 'written anew'}"
+        )
+    return 1 if stale and check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
