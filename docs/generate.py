@@ -101,9 +101,8 @@ def exit_codes() -> str:
     from dispatch.cli.exits import Exit
 
     lines = ["| code | name | says |", "|---|---|---|"]
-    for line in inspect.getsource(Exit).splitlines():
-        if match := re.match(r"\s+(?P<name>[A-Z_]+) = (?P<code>\d+)  # (?P<says>.+)", line):
-            lines.append(f"| {match['code']} | {match['name']} | {match['says']} |")
+    rows = re.findall(r"^    ([A-Z_]+) = (\d+)  # (.+)$", inspect.getsource(Exit), re.MULTILINE)
+    lines += [f"| {code} | {name} | {says} |" for name, code, says in rows]
     return "\n".join(lines) + "\n"
 
 

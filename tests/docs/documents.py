@@ -3,8 +3,7 @@
 What a comment may say (CONTRIBUTING.md tells writers the same):
 
 - `<!-- file: NAME -->`       the block is written to that file of the document's folder, and imported
-- `<!-- server: APP -->`      the block is the command that serves APP; the test starts it on a free port, in the background.
-                              Without APP the block's own words count
+- `<!-- server -->`           the block is the command that serves; the test runs it in the background, on a free port
 - `<!-- setup ... -->`        Python that runs before the block, not shown to readers
 - `<!-- not run: WHY -->`     left out, and why
 
