@@ -53,6 +53,8 @@ class Connection(asyncio.Protocol):
         self._wanted = 0
         self._arrived: asyncio.Future[None] | None = None
         self._lost: BaseException | None = None
+        self._refill = b""
+        self._to_send = 0
 
     @classmethod
     async def open(cls, url: str, token: str | None) -> Connection:
@@ -89,7 +91,7 @@ class Connection(asyncio.Protocol):
                 self._lost = ConnectionError(data[:end].decode(errors="replace"))
             self._open = True
             at = end + 4
-        size = len(data)
+        size, before = len(data), self.received
         while at + 2 <= size:
             length, start = data[at + 1], at + 2
             if length == 126:
@@ -106,6 +108,12 @@ class Connection(asyncio.Protocol):
                 self._lost = ConnectionError(f"the server closed: {data[start + 2 : start + length]!r}")
             at = start + length
         self._rest = data[at:]
+        if self._to_send:
+            burst = min(self._to_send, self.received - before)
+            self._to_send -= burst
+            self._transport.write(
+                b"".join([client_frame(self._numbered(self._refill)) for _ in range(burst)])
+            )
         if self.received >= self._wanted or self._lost:
             self._wake()
 
@@ -135,6 +143,15 @@ class Connection(asyncio.Protocol):
         for _ in range(count // width):
             self._transport.write(b"".join([client_frame(self._numbered(message)) for _ in range(width)]))
             await self.until(self.received + width)
+        return count
+
+    async def streamed(self, message: bytes, count: int, width: int) -> int:
+        """`count` times `message`, never more than `width` unanswered, and a new one for every answer at once."""
+        self._keep = False
+        self._refill = message
+        self._to_send = count - width
+        self._transport.write(b"".join([client_frame(self._numbered(message)) for _ in range(width)]))
+        await self.until(self.received + count)
         return count
 
     def replenish(self, credits: int) -> None:
@@ -170,11 +187,14 @@ async def main() -> None:
         for _ in range(count):
             opened.append(await Connection.open(url, token))
 
-    async def pipelined(name: str, method: str, data: Any, count: int, width: int) -> dict[str, float]:
+    async def pipelined(
+        name: str, method: str, data: Any, count: int, width: int, stream: bool = False
+    ) -> dict[str, float]:
         [connection] = connections[name]
         if method:
             await connection.ask(method, data)  # raises when the server answers with an error
-        return await timed(connection.pipelined(request(method or "echo", data), count, width))
+        send = connection.streamed if stream else connection.pipelined
+        return await timed(send(request(method or "echo", data), count, width))
 
     async def listen(name: str, channel: str = "", credits: int = 0) -> None:
         """From now on the connections of that name only count; with a channel, after subscribing to it."""
