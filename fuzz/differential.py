@@ -43,7 +43,7 @@ class Differential:
             self.fast.value(frame, DEFAULT_LIMITS)
         except PayloadError:
             return
-        fields = {
+        fields: dict[str, Any] = {
             "method": frame.method,
             "correl_id": frame.correl_id,
             "token": frame.token,

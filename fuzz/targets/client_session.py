@@ -8,6 +8,7 @@ bounded.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import count
 
 from dwp_core.client import ClientSession
 from dwp_core.client_events import (
@@ -21,8 +22,7 @@ from dwp_core.client_events import (
 )
 from dwp_core.effects import Connect, Delegate
 from dwp_core.errors import DispatchError
-from dwp_core.ids import frame_ids
-from dwp_core.requests import Retry
+from dwp_core.requests import Request, Retry
 from dwp_core.subscriptions import Subscription
 from fuzz import script
 from fuzz.seeds import Line, conversations
@@ -53,12 +53,14 @@ class Drive:
             max_requests=16,
         )
         self.now = 100.0
-        session = ClientSession(config, epoch_ns=10**18, jitter=lambda: 0.5, ids=frame_ids("c1-"))
+        session = ClientSession(
+            config, epoch_ns=10**18, jitter=lambda: 0.5, ids=map("c1-{}".format, count(1))
+        )
         self.sessions: list[ClientSession] = [session]
         self.closed: set[int] = set()
         self.open: dict[str, int] = {}
         """Requests without an outcome: tag and how many outcomes it had."""
-        self.ids: dict[str, str] = {}
+        self.requests: dict[str, Request] = {}
         self.subscriptions: list[Subscription] = []
         self.ended: set[object] = set()
         self._tags = 0
@@ -107,16 +109,18 @@ class Drive:
                 tag = self._tag()
                 timeout = None if number & 1 else 2.0
                 method = "workflow.wait" if number & 2 else "job.wait"
-                self.ids[tag] = session.wait(method, b'{"job_id":"x"}', tag=tag, now=now, timeout=timeout)
+                self.requests[tag] = session.wait(
+                    method, b'{"job_id":"x"}', tag=tag, now=now, timeout=timeout
+                )
                 self.open[tag] = 0
             case "p":
                 tag = self._tag()
-                self.ids[tag] = session.ping(tag=tag, now=now, timeout=1.0)
+                self.requests[tag] = session.ping(tag=tag, now=now, timeout=1.0)
                 self.open[tag] = 0
             case "x":
                 if self.open:
                     tag = list(self.open)[number % len(self.open)]
-                    session.cancel_request(self.ids[tag], now=now)
+                    session.cancel_request(self.requests[tag], now=now)
                     del self.open[tag]
             case "s":
                 since = (None, "start", 3, 10**12)[(number >> 4) % 4]
@@ -155,7 +159,7 @@ class Drive:
         tag = self._tag()
         payload = b'{"name":"send-email","payload":{"to":"a"}}' if number & 1 else b""
         key = "key-1" if number & 2 and payload else ""
-        self.ids[tag] = self.sessions[0].request(
+        self.requests[tag] = self.sessions[0].request(
             _METHODS[number % len(_METHODS)],
             payload,
             tag=tag,
@@ -220,7 +224,7 @@ def target(data: bytes) -> None:
 
 def seeds() -> Iterable[bytes]:
     for settings, codec in ((0, "json"), (2, "json"), (9, "msgpack"), (3, "msgpack")):
-        for conversation in conversations(codec):  # type: ignore[arg-type]
+        for conversation in conversations(codec):
             yield bytes((settings,)) + script.write(_steps(conversation))
 
 

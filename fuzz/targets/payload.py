@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from dwp_core.codec.payload import decode_payload, encode_payload
-
 from dwp_core.errors import PayloadError
 from dwp_core.frames import DEFAULT_LIMITS, Limits
 from fuzz.seeds import payloads
