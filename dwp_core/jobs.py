@@ -8,10 +8,10 @@ PROTOCOL.md section 4 (Job, states, defaults) and section 5 (events).
 from __future__ import annotations
 
 from base64 import b64encode
-from datetime import UTC, datetime
 from json.encoder import encode_basestring
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
+from dwp_core.codec.timestamps import format_rfc3339
 from dwp_core.errors import ConflictError
 from dwp_core.topics import JOB_PREFIX
 from dwp_core.transitions import Table
@@ -29,7 +29,7 @@ STATES: Final[tuple[State, ...]] = (PENDING, RUNNING, COMPLETED, RETRYING, FAILE
 WAITING: Final = frozenset((PENDING, RETRYING))
 FINISHED: Final = frozenset((COMPLETED, FAILED, CANCELLED))
 
-TRANSITIONS: Final = Table(
+TRANSITIONS: Final[Table[State]] = Table(
     "job",
     PENDING,
     {
@@ -424,12 +424,6 @@ def _told(job: Job, state: State, more: str = "") -> bytes:
 def topic_of(job: Job) -> str:
     """The job's own topic (PROTOCOL.md section 5)."""
     return JOB_PREFIX + job.id
-
-
-def format_rfc3339(ns: int) -> str:
-    seconds, rest = divmod(ns, SECOND)
-    fraction = f".{rest:09d}".rstrip("0") if rest else ""
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}{fraction}Z"
 
 
 def _time(ns: int) -> str:

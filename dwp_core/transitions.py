@@ -7,13 +7,14 @@ docs are rendered from the very tables that the code runs on, so they cannot dis
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Generic, TypeVar
 
 from dwp_core.errors import ConflictError
 
-Rules = Mapping[tuple[str, str], str]
+S = TypeVar("S", bound=str)
 
 
-class Table:
+class Table(Generic[S]):
     """A state machine: `{(state, trigger): next state}`, where it starts, and a name for messages.
 
     Args:
@@ -31,18 +32,18 @@ class Table:
 
     __slots__ = ("final", "rules", "start", "states", "what")
 
-    def __init__(self, what: str, start: str, rules: Rules) -> None:
+    def __init__(self, what: str, start: S, rules: Mapping[tuple[S, str], S]) -> None:
         self.what = what
         self.start = start
         self.rules = dict(rules)
-        sources = {state for state, _ in rules}
-        self.states = frozenset(sources | set(rules.values()) | {start})
+        sources = frozenset(state for state, _ in rules)
+        self.states = sources | frozenset(rules.values()) | {start}
         self.final = self.states - sources
         unreachable = self.states - set(self._reachable())
         if unreachable:
             raise ValueError(f"{what}: nothing leads to {', '.join(sorted(unreachable))}")
 
-    def step(self, state: str, trigger: str) -> str:
+    def step(self, state: S, trigger: str) -> S:
         """The state that follows.
 
         Raises:
@@ -53,16 +54,16 @@ class Table:
             raise ConflictError(self._refusal(state, trigger))
         return following
 
-    def allows(self, state: str, trigger: str) -> bool:
+    def allows(self, state: S, trigger: str) -> bool:
         """Whether the table has this step."""
         return (state, trigger) in self.rules
 
-    def triggers(self, state: str) -> list[str]:
+    def triggers(self, state: S) -> list[str]:
         """Every trigger that the state reacts to, in the order of the table."""
         return [trigger for source, trigger in self.rules if source == state]
 
-    def _reachable(self) -> Iterator[str]:
-        seen: set[str] = set()
+    def _reachable(self) -> Iterator[S]:
+        seen: set[S] = set()
         open_states = [self.start]
         while open_states:
             state = open_states.pop()
@@ -71,16 +72,18 @@ class Table:
                 yield state
                 open_states += [target for (source, _), target in self.rules.items() if source == state]
 
-    def _refusal(self, state: str, trigger: str) -> str:
+    def _refusal(self, state: S, trigger: str) -> str:
         if state not in self.states:
-            return f'{self.what}: there is no state "{state}"; the states are {", ".join(sorted(self.states))}'
+            return (
+                f'{self.what}: there is no state "{state}"; the states are {", ".join(sorted(self.states))}'
+            )
         possible = self.triggers(state)
         if not possible:
             return f"a {state} {self.what} cannot {trigger}: {state} is final"
         return f"a {state} {self.what} cannot {trigger}; it can {', '.join(possible)}"
 
 
-def mermaid(table: Table) -> str:
+def mermaid(table: Table[S]) -> str:
     """The table as the text of a Mermaid `stateDiagram-v2`.
 
     Example:

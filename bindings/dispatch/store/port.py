@@ -135,7 +135,7 @@ class ReadableStore(Protocol):
         ...
 
     def head(self) -> int:
-        """The newest seq of the log, including what the open transaction has added."""
+        """The newest seq of the log; 0 for none. What a transaction tells is in the log when it has committed."""
         ...
 
     def span(self) -> LogSpan:
