@@ -106,6 +106,7 @@ BARS: tuple[Bar, ...] = (
         at_least=True,
     ),
     Bar("Q2", "enqueue", "store layer CPU against the raw SQL loop", 1.5),
+    Bar("Q2", "claim, complete", "store layer CPU against the raw SQL loop", 1.5),
     Bar("Q2", "tens", "claim and complete in tens, jobs per CPU against ones", 2, at_least=True),
     Bar("E1", "", "enqueue through server and SQLite, rate against no-op requests", 0.3, 0.5, at_least=True),
     Bar("I1", "", "import dispatch against import asyncio, json, websockets.client, CPU", 2),

@@ -1,0 +1,172 @@
+"""Q1 and Q2: what group commit gains, and what the store costs above its SQL. SQLite files, `synchronous=FULL`."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from benchmarks.baselines.sql import RawJobs
+from benchmarks.harness import Costs, Effort, Figures, interleave
+from dispatch.store import NO_TENANT, Completion, Lease, NewJob, Store
+from dispatch.store.committer import Committer
+from dispatch.store.sqlite import SqliteStore
+
+NAME = "send-email"
+PAYLOAD = b'{"to":"user@example.com","subject":"Welcome!"}'
+OUTPUT = b'{"sent":true}'
+LEASE_NS = 10**10
+CONCURRENT = 64
+_JOB = NewJob(NAME, PAYLOAD)
+
+
+def measure(effort: Effort) -> Figures:
+    with tempfile.TemporaryDirectory(prefix="dispatch-bench-") as directory:
+        return _group_commit(effort.shared(2), Path(directory)) | _layer(effort.shared(2), Path(directory))
+
+
+def _group_commit(effort: Effort, directory: Path) -> Figures:
+    """Q1: 64 callers at once, each waits until its job is durable. Wall time: most of it is the disk."""
+    with (
+        closing(_store(directory / "grouped.db")) as grouped,
+        closing(_store(directory / "single.db")) as single,
+        asyncio.Runner() as runner,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        loop = runner.get_loop()
+        committer = Committer(grouped, deliver=loop.call_soon_threadsafe)
+        committer.start()
+
+        async def group(_: int) -> None:
+            done: asyncio.Future[Any] = loop.create_future()
+            committer.submit(
+                _enqueue,
+                lambda value, error: done.set_result(value) if error is None else done.set_exception(error),
+            )
+            await done
+
+        async def alone(_: int) -> None:
+            await loop.run_in_executor(pool, _in_transaction, single)
+
+        def candidate(call: Callable[[int], Any]) -> Callable[[int], Costs]:
+            async def caller(count: int) -> None:
+                for number in range(count):
+                    await call(number)
+
+            async def run(count: int) -> Costs:
+                started = time.perf_counter_ns()
+                await asyncio.gather(*[caller(count // CONCURRENT) for _ in range(CONCURRENT)])
+                return {"wall": (time.perf_counter_ns() - started) / count}
+
+            return lambda count: runner.run(run(count))
+
+        rounds = interleave(
+            {"group": candidate(group), "alone": candidate(alone)}, effort, step=CONCURRENT * 4
+        )
+        committer.close()
+    return {("Q1", ""): rounds.ratio("alone", "group", "wall")}
+
+
+def _layer(effort: Effort, directory: Path) -> Figures:
+    """Q2: CPU of this thread. Jobs are worked off as fast as they come, so that the tables of both grow alike."""
+    with (
+        closing(_store(directory / "store.db")) as store,
+        closing(_store(directory / "tens.db")) as tens,
+        closing(RawJobs(directory / "raw.db")) as raw,
+    ):
+        now_ns = time.time_ns()
+
+        def enqueue(count: int) -> None:
+            with store.transaction():
+                for _ in range(count):
+                    store.enqueue((_JOB,), tenant=NO_TENANT, now_ns=now_ns)
+            store.take_events()
+
+        def work(count: int) -> None:
+            for _ in range(count // 10):
+                _claim_and_complete(store, 10, now_ns)
+
+        def raw_work(count: int) -> None:
+            for _ in range(count // 10):
+                assert raw.work(10, OUTPUT, now_ns) == 10
+
+        def in_steps(size: int) -> Callable[[int], None]:
+            def run(count: int) -> None:
+                for _ in range(count // size):
+                    _claim_and_complete(tens, size, now_ns)
+
+            return run
+
+        def refill(count: int) -> None:
+            with tens.transaction():
+                tens.enqueue([_JOB] * count, tenant=NO_TENANT, now_ns=now_ns)
+            tens.take_events()
+
+        count = 200
+        rounds = interleave(
+            {
+                "life": _timed((enqueue, "enqueue"), (work, "work")),
+                "raw": _timed((lambda n: raw.enqueue(n, PAYLOAD, now_ns), "enqueue"), (raw_work, "work")),
+            },
+            effort.shared(2),
+            counts={"life": count, "raw": count},
+        )
+        steps = interleave(
+            {
+                "ones": _timed((refill, "refill"), (in_steps(1), "cpu")),
+                "tens": _timed((refill, "refill"), (in_steps(10), "cpu")),
+            },
+            effort.shared(2),
+            counts={"ones": 50, "tens": 50},
+        )
+    return {
+        ("Q2", "enqueue"): rounds.ratio("life", "raw", "enqueue"),
+        ("Q2", "claim, complete"): rounds.ratio("life", "raw", "work"),
+        ("Q2", "tens"): steps.ratio("ones", "tens"),
+    }
+
+
+def _timed(*works: tuple[Callable[[int], Any], str]) -> Callable[[int], Costs]:
+    """Thread CPU of several pieces of work, one after another, each under its name."""
+
+    def run(count: int) -> Costs:
+        costs: dict[str, float] = {}
+        for work, name in works:
+            started = time.thread_time_ns()
+            work(count)
+            costs[name] = (time.thread_time_ns() - started) / count
+        return costs
+
+    return run
+
+
+def _claim_and_complete(store: SqliteStore, limit: int, now_ns: int) -> None:
+    with store.transaction():
+        jobs = store.claim("wkr", now_ns=now_ns, lease_ns=LEASE_NS, limit=limit)
+    assert len(jobs) == limit
+    with store.transaction():
+        store.complete([Completion(Lease(job.id, job.epoch), OUTPUT) for job in jobs], now_ns=now_ns)
+    store.take_events()
+
+
+def _enqueue(store: Store) -> str:
+    return store.enqueue((_JOB,), tenant=NO_TENANT, now_ns=time.time_ns()).jobs[0].job_id
+
+
+def _in_transaction(store: SqliteStore) -> str:
+    with store.transaction():
+        answer = _enqueue(store)
+    store.take_events()
+    return answer
+
+
+def _store(path: Path) -> SqliteStore:
+    store = SqliteStore(path)
+    with store.transaction():
+        store.register_names([NAME])
+    return store
