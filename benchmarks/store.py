@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import tempfile
 import time
 from collections.abc import Callable
@@ -166,7 +167,9 @@ def _in_transaction(store: SqliteStore) -> str:
 
 
 def _store(path: Path) -> SqliteStore:
-    store = SqliteStore(path)
+    """Its ids come from a counter, as those of the raw loop do: making ids is not the store's layer."""
+    numbers = itertools.count(1)
+    store = SqliteStore(path, new_id=lambda prefix: f"{prefix}_{next(numbers):026d}")
     with store.transaction():
         store.register_names([NAME])
     return store
