@@ -1,0 +1,237 @@
+"""One connection, whatever carries it: a `ServerSession`, its requests handed to their handlers, its output collected.
+
+What is answered in one turn of the loop goes out together at its end (`Outbox`), in one write for each connection. How
+bytes reach the peer is the business of the subclasses: `ws` is the fast path, `asgi` works with any ASGI server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from dwp_core.effects import AbortTransport, CloseTransport
+from dwp_core.errors import INTERNAL, DispatchError
+from dwp_core.server import ServerSession
+from dwp_core.server_events import (
+    LoginReceived,
+    ReadLog,
+    RequestReceived,
+    ServerEvent,
+    SessionClosed,
+    WaitExpired,
+)
+
+if TYPE_CHECKING:
+    from dispatch.server.server import DispatchServer
+    from dispatch.store.values import EventPage
+    from dwp_core.hub import Fanout
+
+logger = logging.getLogger("dispatch.server")
+
+
+class Outbox:
+    """The connections that have something to write, until the turn of the loop ends."""
+
+    __slots__ = ("_loop", "_waiting")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: list[Connection] = []
+
+    def add(self, connection: Connection) -> None:
+        """Have `end_turn` of this connection called when the turn is over."""
+        if not self._waiting:
+            self._loop.call_soon(self.flush)
+        self._waiting.append(connection)
+
+    def flush(self) -> None:
+        """The turn is over."""
+        waiting, self._waiting = self._waiting, []
+        for connection in waiting:
+            try:
+                connection.end_turn()
+            except Exception:  # one connection that fails must not cost the others their answers
+                logger.exception("%s failed and was dropped", connection.session.session_id)
+                connection.abort_transport("internal error")
+
+
+class Connection:
+    """A session and its driver.
+
+    Args:
+        server: whose connection it is.
+        host: the peer's address, "" for none.
+    """
+
+    __slots__ = ("_dirty", "_timer", "_timer_at", "host", "server", "session")
+
+    def __init__(self, server: DispatchServer, host: str) -> None:
+        self.server = server
+        self.host = host
+        self.session: ServerSession = server.new_session(self)
+        self._dirty = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+
+    # What handlers use.
+
+    def answer(self, request_id: str, data: bytes) -> None:
+        """Answer a request with this JSON text."""
+        self.session.respond(request_id, data, now=self.server.now())
+        self.touch()
+
+    def fail(self, request_id: str, error: BaseException) -> None:
+        """Answer a request with this error. Errors that nobody expected are logged and told as 500, without detail."""
+        if not isinstance(error, DispatchError):
+            logger.error("a request failed unexpectedly", exc_info=error)
+            error = DispatchError("internal error; the server's log says more", code=INTERNAL)
+        self.session.fail(request_id, error, now=self.server.now())
+        self.touch()
+
+    def answering(
+        self, request_id: str, render: Callable[[Any], bytes]
+    ) -> Callable[[Any, BaseException | None], None]:
+        """A callback for the store that answers the request with what the store gave, rendered, or with its error."""
+
+        def done(value: Any, error: BaseException | None) -> None:
+            if error is not None:
+                self.fail(request_id, error)
+                return
+            try:
+                data = render(value)
+            except Exception as failure:  # noqa: BLE001 - told and logged by fail
+                self.fail(request_id, failure)
+            else:
+                self.answer(request_id, data)
+
+        return done
+
+    # What carries it calls these.
+
+    def touch(self) -> None:
+        """Something is to be written or done at the end of this turn of the loop."""
+        if not self._dirty:
+            self._dirty = True
+            self.server.outbox.add(self)
+
+    def take_up(self) -> None:
+        """Hand what the session has received to its handlers."""
+        session = self.session
+        while events := session.take_events():
+            for event in events:
+                if type(event) is RequestReceived:
+                    self._handle(event)
+                else:
+                    self._told(event)
+        self.touch()
+
+    def end_turn(self) -> None:
+        """Write what this turn has brought, and set the timer."""
+        self._dirty = False
+        self.collect()
+        self.flush()
+        at = self.session.next_deadline
+        # A timer that is armed for earlier is left alone: it then looks again.
+        if at is not None and (self._timer is None or at < self._timer_at):
+            self._arm(at)
+
+    def collect(self) -> None:
+        """Queue what the session has to say, and do what it asks for."""
+        session = self.session
+        messages = session.take_messages()
+        if messages:
+            self.send(messages, binary=session.binary)
+        for effect in session.take_effects():
+            if type(effect) is ReadLog:
+                self._read_log(effect)
+            elif type(effect) is CloseTransport:
+                self.close_transport(effect.code, effect.reason)
+            elif type(effect) is AbortTransport:
+                self.abort_transport(effect.reason)
+
+    def over(self, reason: str) -> None:
+        """The transport is gone."""
+        self.session.transport_closed(now=self.server.now(), reason=reason)
+        self.take_up()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # What the subclass does.
+
+    def send(self, messages: list[bytes], *, binary: bool) -> None:
+        """Queue messages."""
+        raise NotImplementedError
+
+    def send_fanout(self, fanout: Fanout, wire: bytes) -> None:
+        """Queue the events of a fan-out, as messages or as the WebSocket frames that were made of them once."""
+        raise NotImplementedError
+
+    def flush(self) -> None:
+        """Write what is queued, in one go."""
+        raise NotImplementedError
+
+    def close_transport(self, code: int, reason: str) -> None:
+        """Start the closing handshake after what is queued."""
+        raise NotImplementedError
+
+    def abort_transport(self, reason: str) -> None:
+        """Drop the connection."""
+        raise NotImplementedError
+
+    def look_at_progress(self, now: float) -> None:
+        """Tell the session if a blocked write has made progress since the last look."""
+
+    # Inside.
+
+    def _handle(self, request: RequestReceived) -> None:
+        try:
+            self.server.handlers[request.method](self, request)
+        except Exception as error:  # noqa: BLE001 - a request that fails is answered; the connection lives on
+            self.fail(request.id, error)
+
+    def _told(self, event: ServerEvent) -> None:
+        if isinstance(event, LoginReceived):
+            identity = self.server.identify(event.token, self.host)
+            if identity is None:
+                self.session.reject(now=self.server.now())
+            else:
+                self.session.accept(identity, now=self.server.now())
+        elif isinstance(event, WaitExpired):
+            self.server.waits.expired(self, event.request_id)
+        elif isinstance(event, SessionClosed):
+            self.server.waits.forget(self)
+            logger.debug("%s: %s", self.session.session_id, event.reason)
+
+    def _read_log(self, effect: ReadLog) -> None:
+        def done(page: EventPage | None, error: BaseException | None) -> None:
+            now = self.server.now()
+            if page is None:
+                logger.error("the event log cannot be read", exc_info=error)
+                self.session.close(1011, "the event log cannot be read", now=now)
+            else:
+                self.session.log_read(page.events, after=effect.after, through=page.through, now=now)
+            # At once, not at the end of the turn: what is published in between comes after it.
+            self.collect()
+            self.take_up()
+
+        try:
+            self.server.read_events(effect, done)
+        except DispatchError as error:
+            done(None, error)
+
+    def _arm(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = self.server.loop.call_at(at, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        now = self.server.now()
+        self.look_at_progress(now)
+        # A loop's clock and its timers may disagree by one tick of the clock.
+        self.session.handle_timer(now=max(now, self._timer_at))
+        self.take_up()

@@ -1,0 +1,241 @@
+"""DispatchServer: a store, its writer, an engine, a hub and the connections, put together, started and stopped.
+
+It listens on nothing itself: uvicorn does, with `uvicorn_protocol(server)` for WebSockets and `asgi.app(server)` for the
+rest; `dispatch.server.serving` is that, ready made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from dispatch.functions.registry import Registry
+from dispatch.server.auth import OPEN_DOOR, Keys, is_loopback
+from dispatch.server.broker import Broker, Waits
+from dispatch.server.connection import Connection, Outbox
+from dispatch.server.engine import Engine, EngineOptions
+from dispatch.server.handlers import HANDLERS, SERVED
+from dispatch.store.committer import Committer
+from dispatch.store.port import ReadableStore, Store
+from dispatch.store.values import EventPage, LogSpan, Purged, Retention, Tenant
+from dwp_core.hub import Hub
+from dwp_core.ids import WORKER, IdSource
+from dwp_core.server import ServerSession
+from dwp_core.server_events import Identity, ReadLog, ServerConfig
+
+logger = logging.getLogger("dispatch.server")
+
+PATH = "/dwp"
+
+_PURGE_EVERY = 60.0
+_RETRY_AFTER = 1.0
+
+
+def default_config() -> ServerConfig:
+    """The settings of a server with every method that there is a handler for."""
+    from dispatch import __version__
+
+    return ServerConfig(version=__version__, methods=SERVED)
+
+
+class DispatchServer:
+    """A Dispatch server in this process, on the running asyncio loop.
+
+    Args:
+        store: where jobs are; closed by whoever opened it, after `stop`.
+        registry: the functions that this server runs; None for none.
+        keys: who may come in; None lets everybody in, from this machine only.
+        config: limits and times.
+        engine_options: how jobs are run.
+        retention: what the event log keeps.
+        path: where the protocol is spoken.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        registry: Registry | None = None,
+        keys: Keys | None = None,
+        config: ServerConfig | None = None,
+        engine_options: EngineOptions | None = None,
+        retention: Retention | None = None,
+        path: str = PATH,
+    ) -> None:
+        self.config = config or default_config()
+        self.path = path
+        self.handlers = HANDLERS
+        self._store = store
+        self._registry = Registry() if registry is None else registry
+        self._keys = keys
+        self._engine_options = engine_options
+        self._retention = retention or Retention()
+        self._connections: set[Connection] = set()
+        self._no_connections: asyncio.Event | None = None
+        self._draining_until: float | None = None
+        self._purge_timer: asyncio.TimerHandle | None = None
+        self.loop: asyncio.AbstractEventLoop
+        self.now: Callable[[], float]
+        self.hub: Hub
+        self.outbox: Outbox
+        self.waits: Waits
+        self.committer: Committer
+        self.engine: Engine
+
+    # Life.
+
+    async def start(self) -> None:
+        """Open for business on the running loop: jobs may be enqueued when this returns."""
+        self.loop = loop = asyncio.get_running_loop()
+        self.now = loop.time
+        self._epoch_ns = time.time_ns() - int(loop.time() * 1e9)
+        self._ids = IdSource(random_bytes=os.urandom, now_ns=time.time_ns)
+        with self._store.transaction():
+            span = self._store.span()
+        self.hub = Hub(head=span.head, oldest=span.oldest, log=self._store.log_id, epoch_ns=self._epoch_ns)
+        self.outbox = Outbox(loop)
+        self.committer = Committer(self._store, deliver=loop.call_soon_threadsafe, on_events=self._publish)
+        self.waits = Waits(self.committer.read)
+        self._broker = Broker(self.hub, self.waits, self.now)
+        self.engine = Engine(
+            self.committer,
+            self._registry,
+            loop,
+            worker_id=self._ids.new(WORKER),
+            options=self._engine_options,
+        )
+        self.committer.start()
+        started: asyncio.Future[None] = loop.create_future()
+
+        def done(error: BaseException | None) -> None:
+            if error is None:
+                started.set_result(None)
+            else:
+                started.set_exception(error)
+
+        self.engine.start(done)
+        await started
+        self._purge_timer = loop.call_later(_PURGE_EVERY, self._purge)
+
+    async def stop(self, drain_seconds: float = 10.0) -> None:
+        """Take no more requests, let running jobs end for so long, close every connection, and end the threads."""
+        if self._purge_timer is not None:
+            self._purge_timer.cancel()
+        self.drain(drain_seconds)
+        await self.engine.drain(drain_seconds)
+        await self._connections_closed()
+        loop = self.loop
+        await loop.run_in_executor(None, self.engine.close)
+        await loop.run_in_executor(None, self.committer.close)
+
+    def drain(self, drain_seconds: float) -> None:
+        """Tell every client to go elsewhere; what is in flight is still answered."""
+        if self._draining_until is None:
+            self._draining_until = self.now() + drain_seconds
+            for connection in list(self._connections):
+                self.drain_connection(connection)
+            self.waits.expire_all()
+
+    # What connections ask.
+
+    def new_session(self, connection: Connection) -> ServerSession:
+        """A session for a connection that has come."""
+        return ServerSession(
+            config=self.config,
+            hub=self.hub,
+            session_id=f"ws_{os.urandom(8).hex()}",
+            now=self.now(),
+            epoch_ns=self._epoch_ns,
+            owner=connection,
+        )
+
+    def opened(self, connection: Connection) -> None:
+        """The connection is open."""
+        self._connections.add(connection)
+        if self._draining_until is not None:
+            self.drain_connection(connection)
+
+    def lost(self, connection: Connection) -> None:
+        """The connection is over."""
+        self._connections.discard(connection)
+        if not self._connections and self._no_connections is not None:
+            self._no_connections.set()
+
+    def drain_connection(self, connection: Connection) -> None:
+        """Close the connection as soon as what is in flight is answered."""
+        now = self.now()
+        deadline = now + 10.0 if self._draining_until is None else self._draining_until
+        connection.session.drain(deadline=deadline, retry_after=_RETRY_AFTER, now=now)
+        connection.take_up()
+
+    def identify(self, token: str, host: str) -> Identity | None:
+        """Who has this token; without keys, everybody on this machine."""
+        if self._keys is not None:
+            return self._keys.identify(token)
+        return OPEN_DOOR if is_loopback(host) else None
+
+    def read_events(
+        self, effect: ReadLog, done: Callable[[EventPage | None, BaseException | None], None]
+    ) -> None:
+        """A page of the log for a connection that is behind."""
+        tenant = Tenant(effect.app_id, effect.org_id)
+
+        def operation(store: ReadableStore) -> EventPage:
+            return store.read_events(effect.after, limit=effect.limit, tenant=tenant)
+
+        self.committer.read(operation, done)
+
+    def stats(self) -> bytes:
+        """The answer to `stats`, as JSON text; `broker` as on the existing server."""
+        hub = self.hub
+        return (
+            b'{"broker":{"topic_count":%d,"subscriber_count":%d,"total_published":%d,"total_dropped":0},'
+            b'"connections":%d,"jobs_running":%d,"store_waiting":%d}'
+        ) % (
+            hub.channels,
+            hub.subscribers,
+            hub.published,
+            len(self._connections),
+            self.engine.running,
+            self.committer.waiting,
+        )
+
+    # Inside.
+
+    def _publish(self, events: list[Any]) -> None:
+        self._broker.publish(events)
+
+    async def _connections_closed(self) -> None:
+        if not self._connections:
+            return
+        self._no_connections = asyncio.Event()
+        try:
+            async with asyncio.timeout(self.config.close_timeout + 1.0):
+                await self._no_connections.wait()
+        except TimeoutError:
+            for connection in list(self._connections):
+                connection.abort_transport("the server has stopped")
+
+    def _purge(self) -> None:
+        """Keep the log within its bounds, a little at a time."""
+        now_ns, retention = time.time_ns(), self._retention
+
+        def operation(store: Store) -> tuple[Purged, LogSpan]:
+            return store.purge(now_ns=now_ns, retention=retention), store.span()
+
+        def done(outcome: tuple[Purged, LogSpan] | None, error: BaseException | None) -> None:
+            if outcome is None:
+                logger.error("the store could not be purged", exc_info=error)
+                again = _PURGE_EVERY
+            else:
+                purged, span = outcome
+                self.hub.retained(span.oldest)
+                again = 0.0 if purged.more else _PURGE_EVERY
+            if self._draining_until is None:
+                self._purge_timer = self.loop.call_later(again, self._purge)
+
+        self.committer.submit(operation, done)

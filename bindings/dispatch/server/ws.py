@@ -1,0 +1,328 @@
+"""The fast WebSocket path: an `asyncio.Protocol` over websockets' Sans-I/O protocol, usable as uvicorn's `ws=` class.
+
+No task per connection and none per message; bytes go in, the session decides, and what a turn of the loop brings goes
+out in one write. RFC 6455 is done by websockets, decisions by the core; here are the socket and its back-pressure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+from websockets.exceptions import InvalidState
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request, Response
+from websockets.protocol import OPEN
+from websockets.server import ServerProtocol
+
+from dispatch.server.connection import Connection
+
+if TYPE_CHECKING:
+    from dispatch.server.server import DispatchServer
+    from dwp_core.hub import Fanout
+
+TEXT, BINARY, CONT, CLOSE = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.CLOSE
+
+UNSENT_LIMIT = 4 * 1024 * 1024
+"""Bytes of unsent output at which nothing more is read. Far above what the socket takes at once: a peer that writes much
+before it reads must not be locked out."""
+
+_logger = logging.getLogger("dispatch.server.websocket")
+# websockets tells of every connection that closes; only what is wrong is worth a line.
+_logger.setLevel(logging.WARNING)
+
+Fallback = Callable[[], asyncio.Protocol]
+
+
+def frame_all(messages: list[bytes], *, binary: bool) -> bytes:
+    """Messages as the bytes that a server writes for them, ready for any number of connections."""
+    opcode = BINARY if binary else TEXT
+    if len(messages) == 1:
+        return Frame(opcode, messages[0]).serialize(mask=False, extensions=())
+    return b"".join([Frame(opcode, message).serialize(mask=False, extensions=()) for message in messages])
+
+
+class WebSocketConnection(Connection, asyncio.Protocol):
+    """One WebSocket connection on an asyncio transport.
+
+    Args:
+        server: whose connection it is.
+        fallback: makes the protocol that serves other paths; None answers them 404.
+    """
+
+    __slots__ = (
+        "_backlog",
+        "_fallback",
+        "_fragments",
+        "_head",
+        "_out",
+        "_protocol",
+        "_reading_paused",
+        "_transport",
+        "_unsent",
+        "_write_paused",
+    )
+
+    def __init__(self, server: DispatchServer, fallback: Fallback | None = None) -> None:
+        super().__init__(server, "")
+        self._fallback = fallback
+        self._head: bytes | None = b""
+        self._protocol = ServerProtocol(max_size=server.config.limits.message, logger=_logger)
+        self._transport: asyncio.Transport | None = None
+        self._out: list[bytes] = []
+        self._fragments: list[bytes] | None = None
+        self._backlog: list[bytes] | None = None
+        self._reading_paused = False
+        self._write_paused = False
+        self._unsent = 0
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The socket is open; the HTTP request comes next."""
+        self._transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        self.host = peer[0] if isinstance(peer, tuple) else ""
+        self.server.opened(self)
+        self.touch()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came in."""
+        protocol = self._protocol
+        if self._head is not None:
+            self._head += data
+        protocol.receive_data(data)
+        messages: list[bytes] = []
+        for event in protocol.events_received():
+            # The frames of one chunk are judged together; control frames have been answered by the protocol already.
+            if type(event) is Frame:
+                opcode = event.opcode
+                if opcode is TEXT or opcode is BINARY:
+                    if event.fin:
+                        messages.append(cast(bytes, event.data))
+                    else:
+                        self._fragments = [cast(bytes, event.data)]
+                elif opcode is CONT:
+                    self._continue(event, messages)
+                elif opcode is CLOSE:
+                    self._receive(messages)
+                    messages = []
+                    self._peer_closes()
+            elif isinstance(event, Request):
+                self._head_received(event)
+                if self._transport is None:
+                    return  # it was for somebody else
+        if messages:
+            self._receive(messages)
+        self._after_protocol()
+
+    def eof_received(self) -> None:
+        """The peer writes no more; asyncio closes the transport."""
+        self._protocol.receive_eof()
+        self._after_protocol()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is closed."""
+        self._transport = None
+        self._out.clear()
+        self._backlog = None
+        self.over("the connection was lost" if exc is None else f"the connection was lost: {exc}")
+        self.server.lost(self)
+
+    def pause_writing(self) -> None:
+        """The socket does not take what we write as fast as we write it."""
+        self._write_paused = True
+        self._unsent = self._buffered()
+        self.session.write_blocked(now=self.server.now())
+        self.touch()
+
+    def resume_writing(self) -> None:
+        """The socket takes more again."""
+        self._write_paused = False
+        self.session.write_resumed(now=self.server.now())
+        self._read_on()
+        self.touch()
+
+    # Connection
+
+    def send(self, messages: list[bytes], *, binary: bool) -> None:
+        protocol = self._protocol
+        if protocol.state is OPEN:
+            put = protocol.send_binary if binary else protocol.send_text
+            for message in messages:
+                put(message)
+            self._out += protocol.data_to_send()
+
+    def send_fanout(self, fanout: Fanout, wire: bytes) -> None:
+        if self._protocol.state is OPEN:
+            self._out.append(wire)
+            self.touch()
+
+    def flush(self) -> None:
+        out = self._out
+        transport = self._transport
+        if out and transport is not None and not transport.is_closing():
+            self._out = []
+            transport.write(out[0] if len(out) == 1 else b"".join(out))
+            if self._write_paused and self._buffered() > UNSENT_LIMIT:
+                self._pause_reading()
+        if self._backlog is not None:
+            self._read_on()
+        if self._protocol.eof_sent and transport is not None:
+            transport.close()
+
+    def close_transport(self, code: int, reason: str) -> None:
+        try:
+            self._protocol.send_close(code, reason)
+        except InvalidState:  # the peer was first
+            return
+        self._out += self._protocol.data_to_send()
+
+    def abort_transport(self, reason: str) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def look_at_progress(self, now: float) -> None:
+        if self._write_paused:
+            buffered = self._buffered()
+            if buffered < self._unsent:
+                self.session.write_progress(now=now)
+            self._unsent = buffered
+
+    # The opening handshake
+
+    def _head_received(self, request: Request) -> None:
+        head, self._head = self._head, None
+        path = request.path.partition("?")[0]
+        if path != self.server.path:
+            if self._fallback is not None and head is not None:
+                self._hand_over(self._fallback(), head)
+                return
+            response = self._protocol.reject(
+                404, f"there is nothing here; the protocol is at {self.server.path}\n"
+            )
+        else:
+            response = self._refusal(request) or self._protocol.accept(request)
+        self._protocol.send_response(response)
+
+    def _refusal(self, request: Request) -> Response | None:
+        """The answer to a request that is not to be accepted; the place for a check of `Origin`."""
+        return None
+
+    def _hand_over(self, other: asyncio.Protocol, head: bytes) -> None:
+        """The path is not ours: another protocol begins anew with what was received."""
+        transport, self._transport = self._transport, None
+        assert transport is not None
+        self.over("it was for another path")
+        self.server.lost(self)
+        transport.set_protocol(other)
+        other.connection_made(transport)
+        other.data_received(head)
+
+    # Messages
+
+    def _continue(self, frame: Frame, messages: list[bytes]) -> None:
+        assert self._fragments is not None
+        self._fragments.append(cast(bytes, frame.data))
+        if frame.fin:
+            messages.append(b"".join(self._fragments))
+            self._fragments = None
+
+    def _receive(self, messages: list[bytes]) -> None:
+        """Give messages to the session, as many as it has room for; the rest waits, and nothing more is read."""
+        session = self.session
+        if self._backlog is not None:
+            self._backlog += messages
+            return
+        # A negotiated peer knows the limit, and what it sends beyond is refused.
+        if len(messages) > session.room and session.identity is not None and not session.features:
+            room = max(session.room, 0)
+            self._backlog = messages[room:]
+            messages = messages[:room]
+            self._pause_reading()
+        now = self.server.now()
+        receive = session.receive_message
+        for message in messages:
+            receive(message, now=now)
+        self.take_up()
+
+    def _read_on(self) -> None:
+        """Take up the rest once there is room, then read on."""
+        if self._backlog is not None:
+            if self.session.room <= 0:
+                return
+            messages, self._backlog = self._backlog, None
+            self._receive(messages)
+        if self._reading_paused and self._backlog is None and self._buffered() <= UNSENT_LIMIT:
+            self._reading_paused = False
+            if self._transport is not None and not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    def _pause_reading(self) -> None:
+        if not self._reading_paused and self._transport is not None and not self._transport.is_closing():
+            self._reading_paused = True
+            self._transport.pause_reading()
+
+    # Ends
+
+    def _peer_closes(self) -> None:
+        close = self._protocol.close_rcvd
+        code = "" if close is None else f" with code {close.code}"
+        self.session.transport_closed(now=self.server.now(), reason=f"the peer closed the connection{code}")
+        self.take_up()
+
+    def _after_protocol(self) -> None:
+        protocol = self._protocol
+        out = protocol.data_to_send()
+        if out:
+            # The empty bytes string says that we are to end the TCP connection; `flush` does.
+            self._out += [data for data in out if data]
+            self.touch()
+        if protocol.eof_sent:
+            self.session.transport_closed(now=self.server.now(), reason=str(protocol.parser_exc or "closed"))
+            self.take_up()
+
+    def _buffered(self) -> int:
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+
+def uvicorn_protocol(server: DispatchServer) -> type[asyncio.Protocol]:
+    """The class to give to uvicorn as `ws=`: our path is served by `server`, other paths by the ASGI application.
+
+    Example:
+        >>> # uvicorn.run(app, ws=uvicorn_protocol(server))
+    """
+
+    class DispatchWebSocket(WebSocketConnection):
+        """uvicorn makes one for each request that asks for an upgrade, and hands it the request."""
+
+        __slots__ = ("_connections",)
+
+        def __init__(self, config: Any, server_state: Any, app_state: Any, _loop: Any = None) -> None:
+            def fallback() -> asyncio.Protocol:
+                from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+                return WebSocketsSansIOProtocol(config, server_state, app_state, _loop)
+
+            super().__init__(server, fallback)
+            self._connections: set[Any] = server_state.connections
+
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self._connections.add(self)
+            super().connection_made(transport)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._connections.discard(self)
+            super().connection_lost(exc)
+
+        def _hand_over(self, other: asyncio.Protocol, head: bytes) -> None:
+            self._connections.discard(self)
+            super()._hand_over(other, head)
+
+        def shutdown(self) -> None:
+            """uvicorn is stopping."""
+            self.server.drain_connection(self)
+
+    return DispatchWebSocket

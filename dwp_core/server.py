@@ -1,0 +1,666 @@
+"""ServerSession: the server's side of one connection (PROTOCOL.md sections 3 to 7 and 9).
+
+It decides what a client may do and what it is told: login, scopes, limits, many requests in flight answered in any
+order, subscriptions and their credit, liveness, stalled writes, and the orderly end. It reads no socket and no store: a
+driver feeds it messages and time, carries out its events and effects, and answers its requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dwp_core import server_states as states
+from dwp_core.codec import Codec
+from dwp_core.codec.payload import encode_payload
+from dwp_core.credit import SendCredit
+from dwp_core.deadlines import Deadlines
+from dwp_core.delivery import PAGE, Delivery, Overrun, Position
+from dwp_core.effects import AbortTransport, CloseTransport
+from dwp_core.errors import (
+    BAD_REQUEST,
+    FORBIDDEN,
+    TOO_MANY,
+    UNAUTHENTICATED,
+    UNAVAILABLE,
+    UNKNOWN_METHOD,
+    DispatchError,
+    FrameError,
+    InvalidRequest,
+    NotFoundError,
+)
+from dwp_core.events import LoggedEvent
+from dwp_core.frames import ERROR, EVENT, PING, PONG, REQUEST, RESPONSE, ErrorDetail, Frame
+from dwp_core.hub import Hub
+from dwp_core.liveness import Liveness, Verdict
+from dwp_core.methods import METHODS, Method, check_request, has_scope
+from dwp_core.peer import DRAIN, RESUME
+from dwp_core.server_events import (
+    Identity,
+    LoginReceived,
+    ReadLog,
+    RequestReceived,
+    ServerConfig,
+    ServerEffect,
+    ServerEvent,
+    SessionClosed,
+    WaitExpired,
+)
+from dwp_core.topics import check_channel
+
+NORMAL = 1000
+GOING_AWAY = 1001
+POLICY_VIOLATION = 1008
+MESSAGE_TOO_BIG = 1009
+TRY_AGAIN_LATER = 1013
+
+_PACE = 0.001
+"""Seconds between two pages of events to a connection that catches up."""
+
+_EPOCH_NS = 1e9
+
+
+class ServerSession:
+    """One connection, from its first message to its end.
+
+    Args:
+        config: how this server behaves.
+        hub: where events come from.
+        session_id: a name for the connection; the client is told.
+        now: monotonic seconds at which the transport was opened.
+        epoch_ns: wall time at `now` = 0, in nanoseconds since 1970.
+        owner: whatever the driver knows the connection by; comes back in `Fanout.to`.
+
+    After each input: `take_events`, carry them out; `take_messages`, write them; `take_effects`, carry them out; wake
+    up at `next_deadline` and call `handle_timer`.
+    """
+
+    __slots__ = (
+        "_codec",
+        "_config",
+        "_delivery",
+        "_effects",
+        "_epoch_ns",
+        "_events",
+        "_held",
+        "_hub",
+        "_in_flight",
+        "_liveness",
+        "_login_id",
+        "_messages",
+        "_now",
+        "_offer",
+        "_pace",
+        "_sent",
+        "_stalled_at",
+        "_until",
+        "_waits",
+        "features",
+        "identity",
+        "owner",
+        "session_id",
+        "state",
+    )
+
+    def __init__(
+        self,
+        *,
+        config: ServerConfig,
+        hub: Hub,
+        session_id: str,
+        now: float,
+        epoch_ns: int,
+        owner: Any = None,
+    ) -> None:
+        self.owner = owner
+        self.session_id = session_id
+        self.state = states.WAITING
+        self.identity: Identity | None = None
+        """Who is at the other end; None until the login was accepted."""
+        self.features: frozenset[str] = frozenset()
+        """The extensions that both sides have; empty for a base peer."""
+        self._config = config
+        self._hub = hub
+        self._epoch_ns = epoch_ns
+        self._now = now
+        self._codec: Codec = hub.codec("json")
+        self._offer: tuple[str, frozenset[str]] = ("", frozenset())
+        self._login_id = ""
+        self._held: list[bytes] | None = None
+        self._sent = 0
+        self._messages: list[bytes] = []
+        self._events: list[ServerEvent] = []
+        self._effects: list[ServerEffect] = []
+        self._in_flight: dict[str, Method] = {}
+        self._waits: Deadlines[str] | None = None
+        self._delivery: Delivery | None = None
+        self._liveness: Liveness | None = None
+        self._until: float | None = now + config.auth_timeout
+        """When the state is over: no login, end of draining, no end of closing."""
+        self._stalled_at: float | None = None
+        self._pace: float | None = None
+
+    # Outputs.
+
+    def take_messages(self) -> list[bytes]:
+        """What is to be written now, in order; each is one WebSocket message with the opcode that `binary` says."""
+        delivery = self._delivery
+        if delivery is not None and delivery.ready and self._pace is None:
+            self._advance(delivery)
+        messages = self._messages
+        if messages:
+            self._messages = []
+        return messages
+
+    def take_events(self) -> list[ServerEvent]:
+        """What happened since this was last asked, in order."""
+        events = self._events
+        if events:
+            self._events = []
+        return events
+
+    def take_effects(self) -> list[ServerEffect]:
+        """What is to be done, in order, after the messages were written."""
+        effects = self._effects
+        if effects:
+            self._effects = []
+        return effects
+
+    @property
+    def binary(self) -> bool:
+        """The opcode of the messages: binary for MessagePack, text for JSON and for everything before the login."""
+        return self._codec.binary
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are not answered yet."""
+        return len(self._in_flight)
+
+    @property
+    def room(self) -> int:
+        """How many more requests it takes at the moment. A base peer knows of no limit: do not read on without room."""
+        return self._config.in_flight - len(self._in_flight)
+
+    @property
+    def next_deadline(self) -> float | None:
+        """When `handle_timer` wants to be called; None while nothing is pending."""
+        at = self._until
+        if self._liveness is not None and (at is None or self._liveness.deadline < at):
+            at = self._liveness.deadline
+        if self._stalled_at is not None and (at is None or self._stalled_at < at):
+            at = self._stalled_at
+        if self._pace is not None and (at is None or self._pace < at):
+            at = self._pace
+        if self._waits is not None:
+            first = self._waits.next
+            if first is not None and (at is None or first < at):
+                at = first
+        return at
+
+    # Inputs: the transport.
+
+    def receive_message(self, message: bytes, *, now: float) -> None:
+        """A WebSocket message came in, text or binary."""
+        self._now = now
+        if len(message) > self._config.limits.message:
+            self._close(
+                MESSAGE_TOO_BIG, f"a message may have {self._config.limits.message} bytes, not {len(message)}"
+            )
+            return
+        state = self.state
+        if state is states.OPEN or state is states.DRAINING:
+            self._receive_frame(message)
+        elif state is states.WAITING:
+            self._receive_login(message)
+        elif state is states.JUDGING:
+            self._hold(message)
+
+    def write_blocked(self, *, now: float) -> None:
+        """The transport takes no more at the moment: events wait, and it must make progress before long."""
+        self._now = now
+        if self.state is not states.CLOSED:
+            self._stalled_at = now + self._config.stall_timeout
+            if self._delivery is not None:
+                self._delivery.block()
+
+    def write_progress(self, *, now: float) -> None:
+        """The transport, though blocked, has got rid of some bytes."""
+        if self._stalled_at is not None:
+            self._stalled_at = now + self._config.stall_timeout
+
+    def write_resumed(self, *, now: float) -> None:
+        """The transport takes more again."""
+        self._now = now
+        self._stalled_at = None
+        if self._delivery is not None:
+            self._delivery.blocked = False
+
+    def transport_closed(self, *, now: float, reason: str = "the connection was closed") -> None:
+        """The transport is over, whoever ended it."""
+        self._now = now
+        if self.state is not states.CLOSED:
+            self._end(states.LOST, reason)
+            self._until = None
+            self._stalled_at = None
+
+    def handle_timer(self, *, now: float) -> None:
+        """The time of `next_deadline` has come, or is past."""
+        self._now = now
+        if self._pace is not None and now >= self._pace:
+            self._pace = None
+        if self._until is not None and now >= self._until:
+            self._state_is_over()
+        elif self._stalled_at is not None and now >= self._stalled_at:
+            self._abort(f"the peer took nothing for {self._config.stall_timeout:g} s")
+        if self._waits is not None:
+            while (request_id := self._waits.pop_due(now)) is not None:
+                self._events.append(WaitExpired(request_id))
+        if self._liveness is not None and now >= self._liveness.deadline:
+            self._check_life(self._liveness)
+
+    # Inputs: answers and commands of the driver.
+
+    def accept(self, identity: Identity, *, now: float) -> None:
+        """The token is good; what the peer has sent since is taken up."""
+        self._now = now
+        if self.state is not states.JUDGING:
+            return
+        self.state = states.SERVER_STATES.step(self.state, states.ACCEPT)
+        self.identity = identity
+        self._until = None
+        format_name, self.features = self._offer
+        self._codec = self._hub.codec(format_name)
+        if self.features:
+            self._liveness = Liveness(interval=self._config.heartbeat, now=now)
+        self._send(RESPONSE, correl_id=self._login_id, data=encode_payload(self._welcome()))
+        held, self._held = self._held, None
+        for message in held or ():
+            self.receive_message(message, now=now)
+
+    def reject(
+        self, code: int = UNAUTHENTICATED, message: str = "authentication failed", *, now: float
+    ) -> None:
+        """The token is not good: an error frame, then the end (PROTOCOL.md section 3)."""
+        self._now = now
+        if self.state is states.JUDGING:
+            self._refuse_login(code, message)
+
+    def respond(self, request_id: str, data: bytes, *, now: float) -> None:
+        """The answer to a request, as JSON text. After the end of the session it goes nowhere, silently.
+
+        Raises:
+            NotFoundError: no such request is unanswered.
+        """
+        if self._settle(request_id):
+            self._now = now
+            self._sent += 1
+            self._messages.append(
+                self._codec.encode(
+                    RESPONSE,
+                    f"r{self._sent}",
+                    correl_id=request_id,
+                    data=data,
+                    ts=self._epoch_ns + int(now * 1e9),
+                )
+            )
+            if self.state is states.DRAINING:
+                self._close_if_drained()
+
+    def fail(self, request_id: str, error: DispatchError, *, now: float) -> None:
+        """A request did not happen; its caller is told code, message and details. Otherwise as `respond`."""
+        if self._settle(request_id):
+            self._now = now
+            self._send_error(request_id, error.code, error.message, error.details)
+            if self.state is states.DRAINING:
+                self._close_if_drained()
+
+    def log_read(self, events: Sequence[LoggedEvent], *, after: int, through: int, now: float) -> None:
+        """The page that `ReadLog` asked for: everything from `after` up to `through` was looked at."""
+        self._now = self._hub.now = now
+        delivery = self._delivery
+        if delivery is not None:
+            try:
+                self._messages += delivery.log_read(events, after=after, through=through)
+            except Overrun:
+                self._lost_its_place()
+
+    def pump(self, *, now: float) -> None:
+        """The hub has named this connection in `take_behind`: what it can take is among the messages now."""
+        self._now = now
+
+    def drain(self, *, deadline: float, retry_after: float, now: float) -> None:
+        """Take no new requests, and close when the last is answered, or at `deadline` (PROTOCOL.md section 9, `drain`).
+
+        Args:
+            deadline: monotonic seconds.
+            retry_after: seconds after which a client may come back.
+            now: monotonic seconds.
+        """
+        self._now = now
+        if self.state is states.WAITING or self.state is states.JUDGING:
+            self._close(GOING_AWAY, "the server is going away")
+        elif self.state is states.OPEN:
+            self.state = states.SERVER_STATES.step(self.state, states.DRAIN)
+            self._until = deadline
+            if DRAIN in self.features:
+                times = {
+                    "deadline_ms": max(round((deadline - now) * 1000), 0),
+                    "retry_after_ms": round(retry_after * 1000),
+                }
+                self._send(EVENT, data=encode_payload({"type": "drain", "data": times}))
+            self._close_if_drained()
+
+    def close(self, code: int = NORMAL, reason: str = "", *, now: float) -> None:
+        """End the connection in good order, without waiting for requests in flight."""
+        self._now = now
+        self._close(code, reason)
+
+    # The handshake (PROTOCOL.md section 3).
+
+    def _receive_login(self, message: bytes) -> None:
+        try:
+            frame = self._codec.decode(message, self._config.limits)
+        except FrameError as error:
+            self._refuse_login(BAD_REQUEST, "invalid auth frame", str(error))
+            return
+        self._login_id = frame.id
+        if frame.type != REQUEST or frame.method != "auth":
+            self._refuse_login(BAD_REQUEST, "first frame must be auth")
+            return
+        try:
+            token = self._read_login(frame)
+        except InvalidRequest as error:
+            self._refuse_login(BAD_REQUEST, "invalid auth data", str(error))
+            return
+        self.state = states.SERVER_STATES.step(self.state, states.AUTH_FRAME)
+        self._events.append(LoginReceived(token))
+
+    def _read_login(self, frame: Frame) -> str:
+        """The token; what the client offers is noted."""
+        data = self._codec.value(frame, self._config.limits)
+        if data is None:
+            data = {}
+        if not isinstance(data, dict):
+            raise InvalidRequest(f"auth: data must be an object, got {type(data).__name__}")
+        token, format_name, features = data.get("token"), data.get("format"), data.get("features")
+        for name, content in (("token", token), ("format", format_name)):
+            if content is not None and not isinstance(content, str):
+                raise InvalidRequest(f"auth: {name} must be a string, got {type(content).__name__}")
+        offered = [each for each in features if isinstance(each, str)] if isinstance(features, list) else []
+        codec = "msgpack" if format_name == "msgpack" else "json"
+        self._offer = (codec, self._config.features.intersection(offered))
+        return token or frame.token
+
+    def _welcome(self) -> dict[str, Any]:
+        config, limits = self._config, self._config.limits
+        welcome: dict[str, Any] = {"format": self._codec.name, "session_id": self.session_id}
+        if self.features:
+            welcome |= {
+                "server": {"name": config.name, "version": config.version},
+                "features": sorted(self.features),
+                "heartbeat_ms": round(config.heartbeat * 1000),
+                "limits": {
+                    "message": limits.message,
+                    "payload": limits.payload,
+                    "depth": limits.depth,
+                    "in_flight": config.in_flight,
+                    "subscriptions": config.subscriptions,
+                    "batch": config.batch,
+                    "wait_ms": round(config.wait * 1000),
+                    "idempotency_ms": round(config.idempotency * 1000),
+                },
+                "credits": config.credits,
+                "log": self._hub.log,
+            }
+        return welcome
+
+    def _hold(self, message: bytes) -> None:
+        """Clients need not wait for the answer to their login before they go on; but what they send is not endless."""
+        self._held = held = self._held or []
+        held.append(message)
+        if len(held) > self._config.in_flight:
+            self._refuse_login(
+                TOO_MANY, f"more than {self._config.in_flight} messages before the login was answered"
+            )
+
+    def _refuse_login(self, code: int, message: str, details: str = "") -> None:
+        self._send_error(self._login_id, code, message, details)
+        self._close(POLICY_VIOLATION, message)
+
+    # Frames.
+
+    def _receive_frame(self, message: bytes) -> None:
+        if self._liveness is not None:
+            self._liveness.last_heard = self._now
+        try:
+            frame = self._codec.decode(message, self._config.limits)
+        except FrameError as error:
+            self._send_error(error.frame_id, error.code, error.message, error.details)
+            return
+        kind = frame.type
+        if kind == REQUEST:
+            if frame.credits:
+                self._receive_credits(frame)
+            else:
+                self._receive_request(frame)
+        elif kind == PING:
+            asked_at = self._codec.timestamp(frame)
+            self._send(PONG, correl_id=frame.id, ts=asked_at)
+        elif kind != PONG:
+            self._send_error(
+                frame.id,
+                BAD_REQUEST,
+                f'a client sends frames of type request, ping or pong, not "{kind[:32]}"',
+            )
+
+    def _receive_credits(self, frame: Frame) -> None:
+        """Credits ride on a frame of their own, or on a request, which is then carried out as well."""
+        if frame.credits < 0:
+            self._send_error(frame.id, BAD_REQUEST, f"credits must not be negative, got {frame.credits}")
+            return
+        self._events_of_connection().credit.grant(frame.credits)
+        if frame.method:
+            self._receive_request(frame)
+
+    def _receive_request(self, frame: Frame) -> None:
+        try:
+            method = self._allowed(frame)
+            params: dict[str, Any] = {}
+            data = b""
+            if method.fields:
+                params = check_request(method, self._codec.value(frame, self._config.limits))
+                data = self._codec.data(frame)
+            self._take_up(frame.id, method, params, data)
+        except DispatchError as error:
+            self._send_error(frame.id, error.code, error.message, error.details)
+
+    def _allowed(self, frame: Frame) -> Method:
+        """The method, when this connection may have it carried out now."""
+        name, request_id = frame.method, frame.id
+        method = METHODS.get(name)
+        if method is None:
+            raise DispatchError(f"unknown method: {name}", code=UNKNOWN_METHOD)
+        assert self.identity is not None
+        if not has_scope(self.identity.scopes, method.scope):
+            raise DispatchError(
+                "insufficient permissions", code=FORBIDDEN, details=f"{name} needs {method.scope}"
+            )
+        if name not in self._config.methods:
+            raise DispatchError(
+                f"unknown method: {name} (not served by this server yet)", code=UNKNOWN_METHOD
+            )
+        if self.state is states.DRAINING:
+            raise DispatchError("the server is going away; the request was not carried out", code=UNAVAILABLE)
+        if not request_id:
+            raise InvalidRequest(f"{name}: a request needs an id, to be answered by")
+        if request_id in self._in_flight:
+            raise InvalidRequest(
+                f'{name}: a request with id "{request_id}" is not answered yet; each needs its own'
+            )
+        if len(self._in_flight) >= self._config.in_flight:
+            raise DispatchError(
+                f"{name}: {self._config.in_flight} requests are not answered yet; wait for an answer",
+                code=TOO_MANY,
+            )
+        return method
+
+    def _take_up(self, request_id: str, method: Method, params: dict[str, Any], data: bytes) -> None:
+        name = method.name
+        if name == "subscribe":
+            self._subscribe(request_id, params)
+            return
+        if name == "unsubscribe":
+            if self._delivery is not None:
+                self._delivery.unsubscribe(params["channel"])
+            self._answer(request_id, {"channel": params["channel"], "status": "unsubscribed"})
+            return
+        if name == "job.enqueue_many" and len(params["jobs"]) > self._config.batch:
+            raise DispatchError(
+                f"{name}: at most {self._config.batch} jobs at once, got {len(params['jobs'])}", code=TOO_MANY
+            )
+        if method.feature == "wait":
+            wait = min(params.get("timeout_ms", 2**31) / 1000, self._config.wait)
+            if self._waits is None:
+                self._waits = Deadlines()
+            self._waits.set(request_id, self._now + wait)
+        self._in_flight[request_id] = method
+        self._events.append(RequestReceived(request_id, name, params, data))
+
+    def _settle(self, request_id: str) -> bool:
+        """Take a request off the list; False when nobody is there to be answered."""
+        if self._in_flight.pop(request_id, None) is None:
+            if self.state is states.CLOSING or self.state is states.CLOSED:
+                return False
+            raise NotFoundError(f'no request with id "{request_id}" waits for an answer')
+        if self._waits is not None:
+            self._waits.cancel(request_id)
+        return True
+
+    # Events.
+
+    def _events_of_connection(self) -> Delivery:
+        """Made when it is first needed: most connections never subscribe."""
+        if self._delivery is None:
+            assert self.identity is not None
+            self._delivery = Delivery(
+                self._hub,
+                owner=self.owner,
+                codec=self._codec,
+                tenant=(self.identity.app_id, self.identity.org_id),
+                labelled=not self.features,
+                numbered=RESUME in self.features,
+                credit=SendCredit(initial=self._config.credits, limited=bool(self.features)),
+            )
+            self._delivery.blocked = self._stalled_at is not None
+        return self._delivery
+
+    def _subscribe(self, request_id: str, params: dict[str, Any]) -> None:
+        channel = check_channel(params["channel"], limit=self._config.limits.channel)
+        delivery = self._events_of_connection()
+        if channel not in delivery.floors and len(delivery.floors) >= self._config.subscriptions:
+            raise DispatchError(
+                f"subscribe: {len(delivery.floors)} channels are subscribed to, and no more are allowed",
+                code=TOO_MANY,
+            )
+        gap = delivery.subscribe(channel, params.get("since") if delivery.numbered else None)
+        if params.get("credits"):
+            delivery.credit.grant(params["credits"])
+        answer: dict[str, Any] = {"channel": channel, "status": "subscribed"}
+        if delivery.numbered:
+            answer["seq"] = self._hub.head
+        if gap is not None:
+            answer["gap"] = {"from": gap[0], "to": gap[1]}
+        self._answer(request_id, answer)
+
+    def _advance(self, delivery: Delivery) -> None:
+        self._hub.now = self._now
+        try:
+            self._messages += delivery.advance()
+        except Overrun:
+            self._lost_its_place()
+            return
+        if delivery.position is Position.READING:
+            app_id, org_id = delivery.tenant
+            self._effects.append(ReadLog(delivery.cursor, PAGE, app_id, org_id))
+        elif delivery.ready:
+            self._pace = self._now + _PACE
+
+    def _lost_its_place(self) -> None:
+        """It was so slow that the log has removed what comes next. It is told of the gap when it comes back and asks."""
+        self._close(TRY_AGAIN_LATER, "too slow: events were removed from the log before they could be sent")
+
+    # Time.
+
+    def _state_is_over(self) -> None:
+        if self.state is states.DRAINING:
+            self._close(GOING_AWAY, "the server is going away")
+        elif self.state is states.CLOSING:
+            self._abort("the peer did not answer the closing handshake")
+        else:
+            self._refuse_login(UNAUTHENTICATED, "authentication timed out")
+
+    def _check_life(self, liveness: Liveness) -> None:
+        verdict = liveness.check(self._now)
+        if verdict is Verdict.PING:
+            self._send(PING)
+        elif verdict is Verdict.DEAD:
+            self._abort(f"nothing was heard for {2 * self._config.heartbeat:g} s")
+
+    # Sending and ending.
+
+    def _send(self, kind: str, *, correl_id: str = "", data: bytes = b"", ts: int | None = None) -> None:
+        self._sent += 1
+        when = self._epoch_ns + int(self._now * 1e9) if ts is None else ts
+        self._messages.append(
+            self._codec.encode(kind, f"r{self._sent}", correl_id=correl_id, data=data, ts=when)
+        )
+
+    def _answer(self, request_id: str, value: dict[str, Any]) -> None:
+        self._send(RESPONSE, correl_id=request_id, data=encode_payload(value))
+
+    def _send_error(self, correl_id: str, code: int, message: str, details: str = "") -> None:
+        self._sent += 1
+        self._messages.append(
+            self._codec.encode(
+                ERROR,
+                f"r{self._sent}",
+                correl_id=correl_id,
+                error=ErrorDetail(code, message, details),
+                ts=self._epoch_ns + int(self._now * 1e9),
+            )
+        )
+
+    def _close_if_drained(self) -> None:
+        if not self._in_flight:
+            self._close(GOING_AWAY, "the server is going away")
+
+    def _close(self, code: int, reason: str) -> None:
+        """Say goodbye after what was written, once; the transport ends before long or is dropped."""
+        if states.SERVER_STATES.allows(self.state, states.CLOSE):
+            self._end(states.CLOSE, reason)
+            self._until = self._now + self._config.close_timeout
+            # RFC 6455 section 5.5.1: what is left of a control frame for the reason is 123 bytes.
+            short = reason.encode()[:123].decode(errors="ignore")
+            self._effects.append(CloseTransport(0, code, short))
+
+    def _abort(self, reason: str) -> None:
+        self._end(states.LOST, reason)
+        self._until = None
+        self._stalled_at = None
+        self._messages.clear()
+        self._effects.append(AbortTransport(0, reason))
+
+    def _end(self, trigger: str, reason: str) -> None:
+        """Nothing more is taken in or given out; whoever worked for this connection is told, once."""
+        told = self.state is states.CLOSING
+        self.state = states.SERVER_STATES.step(self.state, trigger)
+        self._in_flight.clear()
+        self._waits = None
+        self._held = None
+        self._liveness = None
+        self._pace = None
+        if self._delivery is not None:
+            self._delivery.close()
+            self._delivery = None
+        if not told:
+            self._events.append(SessionClosed(reason))
