@@ -7,7 +7,6 @@ sessions use this table: the client for its calls, a server for the work it send
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from enum import Enum
 
 from dwp_core.deadlines import Deadlines
@@ -31,18 +30,25 @@ class Purpose(Enum):
     """The application."""
     WAIT = "wait"
     """The application, once the job or run has ended; asked again until then."""
+    PING = "ping"
+    """The application, as a round trip."""
     SUBSCRIBE = "subscribe"
     """The session: the subscriptions of a channel are confirmed."""
     UNSUBSCRIBE = "unsubscribe"
     """The session: nobody listens to the channel any more."""
-    PING = "ping"
-    """The application, as a round-trip."""
 
 
 class Request:
-    """One request. `tag` is the caller's own and comes back with the outcome."""
+    """One request. `tag` is the caller's own and comes back with the outcome.
 
-    __slots__ = ("data", "expires", "id", "key", "method", "purpose", "retry", "tag")
+    Attributes:
+        id: the id of its frame; another one each time it is asked anew.
+        expires: monotonic seconds at which its caller stops waiting; None for never.
+        doubtful: it may have reached a peer before, so the next peer must honour its key too.
+        feature: the extension that the peer must have for it; "" for none.
+    """
+
+    __slots__ = ("data", "doubtful", "expires", "feature", "id", "key", "method", "purpose", "retry", "tag")
 
     def __init__(
         self,
@@ -50,10 +56,12 @@ class Request:
         method: str,
         data: bytes,
         tag: object,
+        *,
         retry: Retry = Retry.NEVER,
         key: str = "",
         purpose: Purpose = Purpose.CALL,
         expires: float | None = None,
+        feature: str = "",
     ) -> None:
         self.id = id
         self.method = method
@@ -63,6 +71,8 @@ class Request:
         self.key = key
         self.purpose = purpose
         self.expires = expires
+        self.feature = feature
+        self.doubtful = False
 
     def may_be_repeated(self, *, keys_honoured: bool) -> bool:
         """Whether sending it twice does no harm."""
@@ -74,37 +84,28 @@ class Request:
 class RequestTable:
     """Every open request of one peer, in the order in which they were asked.
 
+    Attributes:
+        waiting: requests that no transport has got, by id. Read it; the methods change it.
+        flying: requests in flight, by id. Likewise.
+
     Example:
         >>> table = RequestTable()
         >>> table.wait(Request("c1", "stats", b"", tag="me", retry=Retry.READ, expires=30.0))
-        >>> table.sent(table.next_waiting())
-        >>> table.answered("c1").tag, len(table)
-        ('me', 0)
+        >>> table.sent(table.waiting["c1"])
+        >>> table.answered("c1").tag, len(table), table.next_deadline
+        ('me', 0, None)
     """
 
-    __slots__ = ("_deadlines", "_flying", "_waiting")
+    __slots__ = ("_deadlines", "_parked", "flying", "waiting")
 
     def __init__(self) -> None:
-        self._waiting: dict[str, Request] = {}
-        self._flying: dict[str, Request] = {}
+        self.waiting: dict[str, Request] = {}
+        self.flying: dict[str, Request] = {}
+        self._parked: dict[str, Request] = {}
         self._deadlines: Deadlines[str] = Deadlines()
 
     def __len__(self) -> int:
-        return len(self._waiting) + len(self._flying)
-
-    def __iter__(self) -> Iterator[Request]:
-        yield from self._flying.values()
-        yield from self._waiting.values()
-
-    @property
-    def in_flight(self) -> int:
-        """How many were handed to the transport and are not answered."""
-        return len(self._flying)
-
-    @property
-    def waiting(self) -> int:
-        """How many have not been handed to the transport."""
-        return len(self._waiting)
+        return len(self.waiting) + len(self.flying) + len(self._parked)
 
     @property
     def next_deadline(self) -> float | None:
@@ -112,55 +113,60 @@ class RequestTable:
         return self._deadlines.next
 
     def wait(self, request: Request) -> None:
-        """Take up a request that is to be sent later."""
-        self._waiting[request.id] = request
-        if request.expires is not None:
-            self._deadlines.set(request.id, request.expires)
+        """Take up a request that is to be sent when there is a chance."""
+        self.waiting[request.id] = request
+        self._arm(request)
 
     def fly(self, request: Request) -> None:
         """Take up a request that is sent this moment."""
-        self._flying[request.id] = request
-        if request.expires is not None:
-            self._deadlines.set(request.id, request.expires)
+        self.flying[request.id] = request
+        self._arm(request)
 
-    def next_waiting(self) -> Request | None:
-        """The request that has waited longest."""
-        for request in self._waiting.values():
-            return request
-        return None
+    def park(self, request: Request) -> None:
+        """Take up a request that is not to be sent before `unpark`."""
+        self._parked[request.id] = request
+        self._arm(request)
+
+    def unpark(self, request_id: str) -> None:
+        """A parked request may be sent; nothing happens when it is no longer here."""
+        request = self._parked.pop(request_id, None)
+        if request is not None:
+            self.waiting[request_id] = request
+
+    def push_back(self, request: Request) -> None:
+        """Take up a request that was refused without having been carried out, before all that wait."""
+        self.waiting = {request.id: request, **self.waiting}
+        self._arm(request)
 
     def sent(self, request: Request) -> None:
         """A waiting request was handed to the transport."""
-        self._flying[request.id] = self._waiting.pop(request.id)
+        self.flying[request.id] = self.waiting.pop(request.id)
 
     def answered(self, correl_id: str) -> Request | None:
-        """Take out the request in flight that this answers; None when there is none (answered, expired, never sent)."""
-        request = self._flying.pop(correl_id, None)
+        """Take out the request in flight that this answers; None when there is none (expired, never sent)."""
+        request = self.flying.pop(correl_id, None)
         if request is not None:
             self._deadlines.cancel(correl_id)
         return request
 
     def drop(self, request_id: str) -> Request | None:
         """Take out a request, wherever it is; None when it is no longer here."""
-        request = self._flying.pop(request_id, None) or self._waiting.pop(request_id, None)
-        if request is not None:
-            self._deadlines.cancel(request_id)
-        return request
-
-    def hold(self, request: Request) -> None:
-        """Put a request in flight back, as if it had never been sent, before all that wait."""
-        del self._flying[request.id]
-        self._waiting = {request.id: request, **self._waiting}
+        for place in (self.flying, self.waiting, self._parked):
+            request = place.pop(request_id, None)
+            if request is not None:
+                self._deadlines.cancel(request_id)
+                return request
+        return None
 
     def pop_expired(self, now: float) -> tuple[Request, bool] | None:
         """Take out one request whose time is over, and whether it had been sent; None when there is none."""
         request_id = self._deadlines.pop_due(now)
         if request_id is None:
             return None
-        request = self._flying.pop(request_id, None)
-        if request is not None:
-            return request, True
-        return self._waiting.pop(request_id), False
+        flying = request_id in self.flying
+        request = self.drop(request_id)
+        assert request is not None  # a deadline belongs to a request that is here
+        return request, flying
 
     def land(self, unsent: frozenset[str], *, keys_honoured: bool) -> list[Request]:
         """The connection was lost: keep what may be sent (again), in order, and take out the rest.
@@ -174,20 +180,29 @@ class RequestTable:
         """
         kept: dict[str, Request] = {}
         unknown: list[Request] = []
-        for request in self._flying.values():
-            if request.id in unsent or request.may_be_repeated(keys_honoured=keys_honoured):
+        for request in self.flying.values():
+            if request.id in unsent:
+                kept[request.id] = request
+            elif request.may_be_repeated(keys_honoured=keys_honoured):
+                request.doubtful = True
                 kept[request.id] = request
             else:
                 self._deadlines.cancel(request.id)
                 unknown.append(request)
-        self._flying = {}
-        self._waiting = {**kept, **self._waiting}
+        self.flying = {}
+        self.waiting = {**kept, **self._parked, **self.waiting}
+        self._parked = {}
         return unknown
 
     def clear(self) -> list[Request]:
         """Take out everything, oldest first."""
-        everything = list(self)
-        self._flying.clear()
-        self._waiting.clear()
+        everything = [*self.flying.values(), *self._parked.values(), *self.waiting.values()]
+        self.flying.clear()
+        self._parked.clear()
+        self.waiting.clear()
         self._deadlines.clear()
         return everything
+
+    def _arm(self, request: Request) -> None:
+        if request.expires is not None:
+            self._deadlines.set(request.id, request.expires)

@@ -1,0 +1,289 @@
+"""One session driven by asyncio: its effects carried out, its events handed on, its timer armed (DESIGN.md, "Wire").
+
+The reader never writes and never waits; output of one loop turn is joined; nothing is decided here. Each entry is the same
+three lines: tell the session, then `poke`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from inspect import isawaitable
+
+from dispatch.wire import Address, ClientWire
+from dwp_core.client import ClientSession
+from dwp_core.client_events import ClientEvent
+from dwp_core.effects import AbortTransport, CloseTransport, Connect, Delegate, Effect, SendMessage
+
+Token = str | Callable[[], str | Awaitable[str]]
+
+_CHUNK = 256 * 1024
+"""Bytes written at a time, so that a write which stalls can be told from one which is long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialer:
+    """How to reach the server.
+
+    Attributes:
+        address: where it is.
+        token: the credentials, or what gives them, asked anew for each attempt.
+        ssl: the TLS context for `wss`; None takes the system's roots.
+    """
+
+    address: Address
+    token: Token
+    ssl: ssl.SSLContext | None
+
+    async def current_token(self) -> str:
+        """The token for one attempt."""
+        if isinstance(self.token, str):
+            return self.token
+        token = self.token()
+        return await token if isawaitable(token) else token
+
+
+class Line:
+    """Drives one session over as many connections as it asks for.
+
+    Args:
+        session: the session; from now on only this line calls it, or pokes after each call.
+        deliver: takes the session's events, in order.
+        delegated: told of a session that the session wants driven too.
+    """
+
+    def __init__(
+        self,
+        session: ClientSession,
+        dialer: Dialer,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        deliver: Callable[[list[ClientEvent]], None],
+        delegated: Callable[[ClientSession], None],
+    ) -> None:
+        self.session = session
+        self._dialer = dialer
+        self._loop = loop
+        self._deliver = deliver
+        self._delegated = delegated
+        self._connection: Connection | None = None
+        self._attempt: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._in_turn = False
+        self._poked_again = False
+
+    def poke(self) -> None:
+        """The session was told something: carry out what it wants, the first time in a loop turn at once."""
+        if self._in_turn:
+            self._poked_again = True
+            return
+        self._in_turn = True
+        self._loop.call_soon(self._end_turn)
+        self.pump()
+
+    def pump(self) -> None:
+        """Carry out the session's effects, hand on its events, arm its timer."""
+        session, connection = self.session, self._connection
+        for effect in session.take_effects():
+            if type(effect) is SendMessage:
+                if connection is not None:
+                    connection.wire.send(effect.data, effect.binary)
+            else:
+                self._perform(effect)
+        if connection is not None:
+            connection.flush()
+        events = session.take_events()
+        if events:
+            self._deliver(events)
+        self._arm()
+
+    def _end_turn(self) -> None:
+        self._in_turn = False
+        if self._poked_again:
+            self._poked_again = False
+            self.pump()
+
+    def _arm(self) -> None:
+        deadline = self.session.next_deadline
+        timer = self._timer
+        if deadline is None:
+            if timer is not None:
+                timer.cancel()
+                self._timer = None
+        elif timer is None or deadline < self._timer_at:
+            if timer is not None:
+                timer.cancel()
+            self._timer_at = deadline
+            self._timer = self._loop.call_at(deadline, self._timed)
+
+    def _timed(self) -> None:
+        self._timer = None
+        self.session.handle_timer(now=self._loop.time())
+        self.pump()
+
+    def _perform(self, effect: Effect) -> None:
+        connection = self._connection
+        if isinstance(effect, Connect):
+            self._drop_attempt()
+            self._attempt = self._loop.create_task(self._open(effect.generation), name="dispatch-connect")
+        elif isinstance(effect, Delegate):
+            self._delegated(effect.session)
+        elif isinstance(effect, CloseTransport):
+            if connection is not None and connection.generation == effect.generation:
+                connection.wire.close(effect.code, effect.reason)
+                connection.flush()
+        elif isinstance(effect, AbortTransport):
+            if connection is not None and connection.generation == effect.generation:
+                connection.abort()
+                self._connection = None
+            elif connection is None:
+                self._drop_attempt()
+
+    def _drop_attempt(self) -> None:
+        if self._attempt is not None:
+            self._attempt.cancel()
+            self._attempt = None
+        if self._connection is not None:
+            self._connection.abort()
+            self._connection = None
+
+    async def _open(self, generation: int) -> None:
+        """One attempt. What goes wrong is told to the session, which decides."""
+        dialer, session, loop = self._dialer, self.session, self._loop
+        address = dialer.address
+        reason, fatal = "", False
+        try:
+            token = await dialer.current_token()
+            context = (dialer.ssl or ssl.create_default_context()) if address.secure else None
+            wire = ClientWire(session, generation, address, token)
+            connection = Connection(self, wire, generation)
+            await loop.create_connection(lambda: connection, address.host, address.port, ssl=context)
+            self._attempt = None
+            return
+        except ssl.SSLCertVerificationError as error:
+            reason, fatal = f"its certificate is not trusted: {error.verify_message}", True
+        except (OSError, asyncio.IncompleteReadError) as error:
+            reason = _os_reason(error)
+        except Exception as error:
+            reason, fatal = f"the token could not be had: {type(error).__name__}: {error}", True
+        self._attempt = None
+        session.transport_failed(generation, reason, now=loop.time(), fatal=fatal)
+        self.pump()
+
+    # What connections tell.
+
+    def opened(self, connection: Connection) -> None:
+        """TCP (and TLS) is there; the upgrade is on its way."""
+        if connection.generation == self.session.generation:
+            self._connection = connection
+            connection.flush()
+        else:
+            connection.abort()
+
+    def gone(self, connection: Connection) -> None:
+        """The connection is over."""
+        if self._connection is connection:
+            self._connection = None
+
+
+class Connection(asyncio.Protocol):
+    """One transport. Says what has happened to the wire or to the session, and pumps."""
+
+    def __init__(self, line: Line, wire: ClientWire, generation: int) -> None:
+        self.wire = wire
+        self.generation = generation
+        self._line = line
+        self._session = line.session
+        self._time = line._loop.time
+        self._transport: asyncio.Transport | None = None
+        self._blocked = False
+        self._rest: deque[memoryview] = deque()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """asyncio: the transport is there."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._line.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        """asyncio: bytes have come."""
+        wire = self.wire
+        if wire.over:
+            return
+        wire.receive_data(data, now=self._time())
+        self._line.pump()
+        if wire.over:
+            self._finish()
+
+    def eof_received(self) -> bool:
+        """asyncio: the peer has ended its side."""
+        self.wire.receive_eof(now=self._time())
+        self._line.pump()
+        self._finish()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """asyncio: the transport is gone."""
+        self.wire.lost(now=self._time(), reason=_os_reason(exc) if exc is not None else "")
+        self._line.gone(self)
+        self._line.pump()
+        self._transport = None
+
+    def pause_writing(self) -> None:
+        """asyncio: the transport's buffer is full."""
+        self._blocked = True
+        self._session.write_blocked(self.generation, now=self._time())
+
+    def resume_writing(self) -> None:
+        """asyncio: there is room again."""
+        self._blocked = False
+        self._session.write_progress(self.generation, now=self._time())
+        while self._rest and not self._blocked:
+            self._write(self._rest.popleft())
+        if not self._blocked:
+            self._session.write_resumed(self.generation, now=self._time())
+        self._line.pump()
+
+    def flush(self) -> None:
+        """Write what the wire has, in one piece unless it is large."""
+        output = self.wire.take_output()
+        if not output or self._transport is None:
+            return
+        if len(output) <= _CHUNK and not self._blocked:
+            self._transport.write(output)
+            return
+        view = memoryview(output)
+        for start in range(0, len(view), _CHUNK):
+            chunk = view[start : start + _CHUNK]
+            if self._blocked:
+                self._rest.append(chunk)
+            else:
+                self._write(chunk)
+
+    def abort(self) -> None:
+        """Drop the transport at once."""
+        self.wire.over = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _write(self, chunk: memoryview) -> None:
+        assert self._transport is not None
+        self._transport.write(chunk)
+
+    def _finish(self) -> None:
+        """Both sides are done: send what is left of the farewell, if it can be sent at once, and go."""
+        self.flush()
+        if self._transport is not None:
+            if self._blocked or self._transport.get_write_buffer_size():
+                self._transport.abort()
+            else:
+                self._transport.close()
+
+
+def _os_reason(error: BaseException) -> str:
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(text)

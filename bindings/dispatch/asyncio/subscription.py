@@ -1,0 +1,126 @@
+"""A subscription as asyncio programs see it: something to await, to iterate over, and to leave."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Generator
+from typing import TYPE_CHECKING
+
+from dispatch.results import Event, read_event, read_gap
+from dwp_core.errors import DispatchError
+from dwp_core.frames import EventHead
+from dwp_core.subscriptions import Gap
+
+if TYPE_CHECKING:
+    from dispatch.asyncio.client import Dispatch
+    from dwp_core.subscriptions import Subscription as Position
+
+_ACKNOWLEDGE = 32
+"""Events after which the session is told that they were consumed, at the latest."""
+
+
+class Subscription:
+    """The events of one channel, in order, across reconnects.
+
+    Await it to know that the server has confirmed it, or iterate over it directly. Events that come while nobody
+    iterates are kept, up to a bound. Ends when it is left or the client is closed.
+
+    Example:
+        >>> async def first(client):
+        ...     async for event in await client.subscribe("jobs"):
+        ...         return event.kind
+    """
+
+    def __init__(self, client: Dispatch, channel: str, until: frozenset[str]) -> None:
+        self.channel = channel
+        """What was subscribed to."""
+        self._client = client
+        self._position: Position | None = None
+        self._until = until
+        self._items: deque[EventHead | Gap] = deque()
+        self._taken = 0
+        self._started = False
+        self._over = False
+        self._error: DispatchError | None = None
+        self._waiters: list[asyncio.Future[None]] = []
+
+    @property
+    def position(self) -> int | None:
+        """`seq` of the last event that came in: `subscribe(channel, since=...)` goes on from there, in any process."""
+        return self._position.position if self._position is not None else None
+
+    async def unsubscribe(self) -> None:
+        """Leave. The iteration ends at once, also in other tasks; leaving twice does nothing."""
+        self._items.clear()
+        self._client._leave(self)
+
+    def __await__(self) -> Generator[object, None, Subscription]:
+        while not self._started and not self._over:
+            yield from self._changed().__await__()
+        if self._error is not None and not self._started:
+            raise self._error
+        return self
+
+    def __aiter__(self) -> Subscription:
+        return self
+
+    async def __anext__(self) -> Event:
+        items = self._items
+        while not items:
+            if self._over:
+                if self._error is not None:
+                    raise self._error
+                raise StopAsyncIteration
+            await self._changed()
+        item = items.popleft()
+        if isinstance(item, Gap):
+            return read_gap(self.channel, item)
+        self._taken += 1
+        if self._taken >= _ACKNOWLEDGE or not items:
+            taken, self._taken = self._taken, 0
+            self._client._consumed(self, taken)
+        if item.type in self._until:
+            await self.unsubscribe()
+        return read_event(self.channel, item)
+
+    async def __aenter__(self) -> Subscription:
+        return await self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.unsubscribe()
+
+    def __repr__(self) -> str:
+        state = "over" if self._over else "confirmed" if self._started else "waiting"
+        return f"<Subscription {self.channel!r} {state}, {len(self._items)} unread>"
+
+    # What the client tells.
+
+    def _push(self, item: EventHead | Gap) -> None:
+        self._items.append(item)
+        if self._waiters:
+            self._wake()
+
+    def _start(self) -> None:
+        self._started = True
+        self._wake()
+
+    def _end(self, error: DispatchError | None) -> None:
+        self._over = True
+        self._error = error
+        self._wake()
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
+
+    async def _changed(self) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        finally:
+            if waiter.cancelled():
+                self._waiters.remove(waiter)

@@ -1,0 +1,200 @@
+"""Every call of the API as data: the method, its `data`, what may be repeated, how to read the answer.
+
+The bindings differ in how they wait and in nothing else, so what a call means is built here, once. Arguments are judged
+before anything is sent; the method table of the protocol is `dwp_core.methods`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from dispatch import results
+from dwp_core.codec.payload import encode_payload
+from dwp_core.errors import InvalidRequest
+from dwp_core.ids import JOB, RUN
+from dwp_core.methods import METHODS
+from dwp_core.peer import OPTIONS
+from dwp_core.requests import Retry
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)  # not frozen: made once per call, and freezing doubles the cost of making it
+class Operation(Generic[T]):
+    """One call.
+
+    Attributes:
+        method: as on the wire.
+        data: the JSON text of the payload.
+        read: makes the result of the decoded answer.
+        retry: what may be done when the connection is lost under way.
+        key: idempotency key; "" for none.
+        waits: whether it is asked again until the job or run has ended.
+        feature: what the server must be able to do; "" for base DWP.
+    """
+
+    method: str
+    data: bytes
+    read: Callable[[Any], T]
+    retry: Retry = Retry.READ
+    key: str = ""
+    waits: bool = False
+    feature: str = ""
+
+
+def enqueue(
+    name: str,
+    payload: Any = None,
+    *,
+    queue: str | None = None,
+    priority: int | None = None,
+    delay: float | None = None,
+    run_at: datetime | str | None = None,
+    max_retries: int | None = None,
+    job_timeout: float | None = None,
+    unique_key: str | None = None,
+    unique_for: float | None = None,
+    idempotency_key: str | None = None,
+) -> Operation[results.EnqueuedJob]:
+    """`job.enqueue`; see `Dispatch.enqueue`."""
+    data: dict[str, Any] = {"name": name, "payload": payload}
+    if queue is not None:
+        data["queue"] = queue
+    if priority is not None:
+        data["priority"] = priority
+    options = _options(delay, run_at, max_retries, job_timeout, unique_key, unique_for)
+    if options:
+        data.update(options)
+    return Operation(
+        "job.enqueue",
+        encode_payload(data, what="job.enqueue"),
+        results.read_enqueued,
+        Retry.IDEMPOTENT,
+        _key(idempotency_key),
+        feature=OPTIONS if options else "",
+    )
+
+
+def enqueue_many(
+    jobs: Iterable[Mapping[str, Any]], *, idempotency_key: str | None = None
+) -> Operation[results.EnqueuedJobs]:
+    """`job.enqueue_many`; see `Dispatch.enqueue_many`."""
+    data = encode_payload({"jobs": [_job(dict(job)) for job in jobs]}, what="job.enqueue_many")
+    read, key = results.read_enqueued_many, _key(idempotency_key)
+    return Operation("job.enqueue_many", data, read, Retry.IDEMPOTENT, key)
+
+
+def start_workflow(
+    name: str, input: Any = None, *, idempotency_key: str | None = None
+) -> Operation[results.Run]:
+    """`workflow.start`; see `Dispatch.start_workflow`."""
+    data = encode_payload({"name": name, "input": input}, what="workflow.start")
+    return Operation("workflow.start", data, results.read_run, Retry.IDEMPOTENT, _key(idempotency_key))
+
+
+def publish_event(
+    name: str, payload: Any = None, *, idempotency_key: str | None = None
+) -> Operation[results.Result]:
+    """`workflow.event`; see `Dispatch.publish_event`."""
+    data = encode_payload({"name": name, "payload": payload}, what="workflow.event")
+    return Operation("workflow.event", data, results.read_mapping, Retry.IDEMPOTENT, _key(idempotency_key))
+
+
+def wait(id: str) -> Operation[results.Outcome]:
+    """`job.wait` or `workflow.wait`, by the prefix of the id; see `Dispatch.wait`.
+
+    Raises:
+        InvalidRequest: the id is of neither.
+    """
+    prefix = id.partition("_")[0] if isinstance(id, str) else ""
+    if prefix == JOB:
+        method, data = "job.wait", {"job_id": id}
+    elif prefix == RUN:
+        method, data = "workflow.wait", {"run_id": id}
+    else:
+        raise InvalidRequest(f'wait: expected a job id ("job_…") or a run id ("wfrun_…"), got {id!r}')
+    return Operation(method, encode_payload(data, what=method), results.read_outcome, waits=True)
+
+
+def simple(method: str, read: Callable[[Any], T], **fields: Any) -> Operation[T]:
+    """A method whose `data` are the arguments that were given; None leaves one out."""
+    data = {name: value for name, value in fields.items() if value is not None}
+    return Operation(method, encode_payload(data, what=method) if data else b"", read, METHODS[method].retry)
+
+
+def call(method: str, data: Any = None) -> Operation[Any]:
+    """Any method, known or not; see `Dispatch.call`."""
+    if not isinstance(method, str) or not method:
+        raise InvalidRequest(f"call: method must be the name of a method, got {method!r}")
+    known = METHODS.get(method)
+    retry = known.retry if known is not None and known.retry is Retry.READ else Retry.NEVER
+    payload = b"" if data is None else encode_payload(data, what=method)
+    return Operation(method, payload, results.read_value, retry)
+
+
+def _job(job: dict[str, Any]) -> dict[str, Any]:
+    """One job of `enqueue_many`: the arguments of `enqueue`, as a mapping."""
+    names = ("delay", "run_at", "max_retries", "job_timeout", "unique_key", "unique_for")
+    options = _options(*[job.pop(name, None) for name in names])
+    unknown = job.keys() - {"name", "payload", "queue", "priority"}
+    if unknown or "name" not in job:
+        problem = f"unknown field {min(unknown)!r}" if unknown else "name is missing"
+        raise InvalidRequest(
+            f"enqueue_many: {problem}; a job takes name, payload, queue, priority, {', '.join(names)}"
+        )
+    return {**job, **options}
+
+
+def _options(
+    delay: float | None,
+    run_at: datetime | str | None,
+    max_retries: int | None,
+    job_timeout: float | None,
+    unique_key: str | None,
+    unique_for: float | None,
+) -> dict[str, Any]:
+    if delay is run_at is max_retries is job_timeout is unique_key is unique_for is None:
+        return {}
+    options: dict[str, Any] = {}
+    if delay is not None:
+        options["delay_ms"] = _milliseconds("delay", delay)
+    if run_at is not None:
+        options["run_at"] = _time("run_at", run_at)
+    if max_retries is not None:
+        options["max_retries"] = max_retries
+    if job_timeout is not None:
+        options["timeout_ms"] = _milliseconds("job_timeout", job_timeout)
+    if unique_key is not None:
+        options["unique_key"] = unique_key
+    if unique_for is not None:
+        options["unique_for_ms"] = _milliseconds("unique_for", unique_for)
+    return options
+
+
+def _milliseconds(name: str, seconds: float) -> int:
+    if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not 0 <= seconds <= 10**9:
+        raise InvalidRequest(f"{name} must be a number of seconds from 0, got {seconds!r}")
+    return round(seconds * 1000)
+
+
+def _time(name: str, value: datetime | str) -> str:
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise InvalidRequest(
+                f"{name} must have a time zone, e.g. datetime.now(timezone.utc), got {value!r}"
+            )
+        return value.isoformat()
+    return value
+
+
+def _key(given: str | None) -> str:
+    """The caller's idempotency key, or one of our own, so that an answer which is lost costs nothing."""
+    if given is None:
+        return secrets.token_hex(16)
+    if not isinstance(given, str) or not 1 <= len(given) <= 255:
+        raise InvalidRequest(f"idempotency_key must be text of 1 to 255 characters, got {given!r:.80}")
+    return given

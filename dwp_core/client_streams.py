@@ -1,0 +1,285 @@
+"""The live events of a client: what the server is asked for, what is given to whom, and how much credit it gets.
+
+Between connections the subscriptions stay, with their positions; when the next one is there, each channel is asked for
+from the lowest position among its subscriptions (PROTOCOL.md section 9, `resume`). A subscription begins with the
+answer to its question: towards a server with `resume`, what comes before belongs to the time before it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from dwp_core.client_events import (
+    ClientConfig,
+    ClientEvent,
+    SubscriptionEnded,
+    SubscriptionGap,
+    SubscriptionItem,
+    SubscriptionStarted,
+)
+from dwp_core.codec.payload import decode_payload, encode_payload
+from dwp_core.errors import BAD_REQUEST, DispatchError, InvalidRequest, PayloadError, UnsupportedError
+from dwp_core.frames import EventHead
+from dwp_core.peer import BASE_CREDITS, RESUME, Peer
+from dwp_core.subscriptions import Gap, Since, Subscription, SubscriptionTable
+from dwp_core.topics import check_channel
+from dwp_core.window import ReceiveWindow
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Question:
+    """A `subscribe` request to send, and the subscriptions that its answer starts."""
+
+    channel: str
+    since: Since
+    subscriptions: list[Subscription]
+
+    @property
+    def data(self) -> bytes:
+        """The `data` of the request."""
+        since = {} if self.since is None else {"since": self.since}
+        return encode_payload({"channel": self.channel, **since})
+
+
+class Streams:
+    """The subscriptions of one client session and the credit of its present connection.
+
+    Args:
+        events: where items, gaps and ends are put; the session empties it.
+    """
+
+    __slots__ = ("_config", "_events", "_resumes", "_table", "_to_ask", "_unanswered", "_window")
+
+    def __init__(self, config: ClientConfig, events: list[ClientEvent]) -> None:
+        self._config = config
+        self._events = events
+        self._table = SubscriptionTable(config.event_buffer)
+        self._window: ReceiveWindow | None = None
+        self._resumes = False
+        self._to_ask: list[Question] = []
+        self._unanswered: set[Question] = set()
+
+    # What the application wants.
+
+    def add(self, channel: str, tag: object, since: Since) -> Subscription:
+        """Take up a subscription; it exists before the server is asked.
+
+        Raises:
+            InvalidRequest: no such channel, or an unusable `since`.
+        """
+        check_channel(channel, limit=self._config.limits.channel)
+        usable = since is None or since == "start" or (type(since) is int and since >= 0)
+        if not usable:
+            raise InvalidRequest(
+                f'subscribe: since must be a seq (an integer from 0) or "start", got {since!r}'
+            )
+        subscription = Subscription(channel, tag, since)
+        self._table.add(subscription)
+        return subscription
+
+    def begin(self, subscription: Subscription) -> None:
+        """Ask for a new subscription, or let it join one that the server has."""
+        if subscription.since is None:
+            for other in self._table.on(subscription.channel):
+                if other.confirmed:
+                    self._start(subscription, self._table.head if self._resumes else None, None)
+                    return
+                if isinstance(other.awaits, Question) and other.awaits.since is None:
+                    subscription.awaits = other.awaits
+                    other.awaits.subscriptions.append(subscription)
+                    return
+        elif not self._resumes:
+            self._end(subscription, _cannot_resume(self._config.where))
+            return
+        self._ask(subscription.channel, subscription.since, [subscription])
+
+    def remove(self, subscription: Subscription) -> bool:
+        """Leave. Whether nobody listens to its channel any more; False also when it had ended before."""
+        if subscription not in self._table.on(subscription.channel):
+            return False
+        last = self._table.remove(subscription)
+        self._events.append(SubscriptionEnded(subscription.tag, None))
+        return last
+
+    def consumed(self, subscription: Subscription, count: int) -> bool:
+        """The application has taken events; whether there may be credit to grant or something to ask."""
+        subscription.buffered = max(subscription.buffered - count, 0)
+        if not subscription.buffered:
+            if subscription.dropped:
+                self._tell_dropped(subscription)
+            if subscription.lagging and subscription.awaits is None and self._resumes:
+                self._ask(subscription.channel, subscription.start, [subscription])
+                return True
+        return self._window is not None and self._window.low
+
+    def end_all(self, cause: DispatchError | None) -> None:
+        """No more events will come for anybody."""
+        for subscription in self._table.clear():
+            self._events.append(SubscriptionEnded(subscription.tag, cause))
+
+    # Connections.
+
+    def connected(self, peer: Peer, *, another_log: bool) -> None:
+        """Ask a new connection for everything; positions in another log than before mean nothing."""
+        self._resumes = RESUME in peer.features
+        if another_log:
+            for subscription, gap in self._table.another_log():
+                self._events.append(SubscriptionGap(subscription.tag, gap))
+        size = self._config.event_window if self._resumes else self._config.event_buffer
+        granted = peer.credits if self._resumes else BASE_CREDITS
+        self._window = ReceiveWindow(size=size, granted=granted)
+        for channel in self._table.channels:
+            self._ask_again(channel)
+        self._unanswered = set(self._to_ask)
+
+    def disconnected(self) -> None:
+        """Nothing is confirmed, nothing is on its way."""
+        self._table.lost_connection()
+        self._to_ask.clear()
+        self._unanswered.clear()
+        self._window = None
+
+    @property
+    def restoring(self) -> bool:
+        """Whether subscriptions of before this connection still wait for the server."""
+        return bool(self._unanswered)
+
+    def take_questions(self) -> list[Question]:
+        """What to ask the server now."""
+        questions, self._to_ask = self._to_ask, []
+        return questions
+
+    def due_credit(self) -> int:
+        """The credit to grant now; granting is assumed."""
+        if self._window is None or not len(self._table):
+            return 0
+        return self._window.due(self._table.held() if self._resumes else 0)
+
+    # What the server says.
+
+    def receive(self, event: EventHead) -> bool:
+        """Give an event to whom it concerns; whether there may be credit to grant."""
+        window, table = self._window, self._table
+        assert window is not None
+        window.received()
+        seq = event.seq if self._resumes else None
+        queue = _queue_of(event) if table.wants_queues else ""
+        for subscription in table.match(event, queue):
+            if table.accept(subscription, seq):
+                if subscription.dropped:
+                    self._tell_dropped(subscription)
+                self._events.append(SubscriptionItem(subscription.tag, event))
+        if not window.low:
+            return False
+        if self._resumes and window.starving:
+            self._let_slowest_lag(window)
+        return True
+
+    def answered(self, question: Question, value: Any) -> None:
+        """The server has confirmed a question."""
+        self._unanswered.discard(question)
+        answer = value if isinstance(value, dict) else {}
+        head = _seq(answer.get("seq")) if self._resumes else None
+        gap = _gap(answer.get("gap"))
+        for subscription in question.subscriptions:
+            if subscription.awaits is question:
+                self._start(subscription, head, gap)
+
+    def refused(self, question: Question, error: DispatchError) -> None:
+        """The server has refused a question: a position that it does not know is a gap, all else the end."""
+        restoring = question in self._unanswered
+        self._unanswered.discard(question)
+        unknown_position = error.code == BAD_REQUEST and question.since is not None
+        again: list[Subscription] = []
+        for subscription in [s for s in question.subscriptions if s.awaits is question]:
+            subscription.awaits = None
+            if unknown_position and subscription.started:
+                if subscription.position is not None:
+                    self._events.append(
+                        SubscriptionGap(subscription.tag, Gap(first=subscription.position + 1))
+                    )
+                subscription.position = subscription.since = None
+                again.append(subscription)
+            else:
+                self._end(subscription, error)
+        if again:
+            self._ask(question.channel, None, again)
+            if restoring:
+                self._unanswered.add(self._to_ask[-1])
+
+    # Steps.
+
+    def _start(self, subscription: Subscription, head: int | None, gap: Gap | None) -> None:
+        first_time = not subscription.started
+        missing = self._table.confirm(subscription, head, gap)
+        if first_time:
+            self._events.append(SubscriptionStarted(subscription.tag))
+        if missing is not None:
+            self._events.append(SubscriptionGap(subscription.tag, missing))
+
+    def _end(self, subscription: Subscription, error: DispatchError) -> None:
+        self._table.remove(subscription)
+        self._events.append(SubscriptionEnded(subscription.tag, error))
+
+    def _ask(self, channel: str, since: Since, subscriptions: list[Subscription]) -> None:
+        question = Question(channel, since, subscriptions)
+        for subscription in subscriptions:
+            subscription.awaits = question
+        self._to_ask.append(question)
+
+    def _ask_again(self, channel: str) -> None:
+        """One question brings back those that stand somewhere, another one those that want everything there is."""
+        here = list(self._table.on(channel))
+        if not self._resumes:
+            for subscription in [s for s in here if s.since is not None and not s.started]:
+                self._end(subscription, _cannot_resume(self._config.where))
+                here.remove(subscription)
+            if here:
+                self._ask(channel, None, here)
+            return
+        everything = [s for s in here if s.start == "start"]
+        onwards = [s for s in here if s.start != "start"]
+        if onwards:
+            positions = [s.position for s in onwards if s.position is not None]
+            self._ask(channel, min(positions, default=None), onwards)
+        if everything:
+            self._ask(channel, "start", everything)
+
+    def _let_slowest_lag(self, window: ReceiveWindow) -> None:
+        """One subscriber that does not read must not use up the credit of the others."""
+        slowest = self._table.slowest()
+        if slowest is None or slowest.buffered < window.size // 2:
+            return
+        if any(other.buffered < window.size // 4 for other in self._table if not other.lagging):
+            slowest.lagging = True
+
+    def _tell_dropped(self, subscription: Subscription) -> None:
+        self._events.append(SubscriptionGap(subscription.tag, Gap(dropped=subscription.dropped)))
+        subscription.dropped = 0
+
+
+def _queue_of(event: EventHead) -> str:
+    try:
+        inner = decode_payload(event.data)
+    except PayloadError:
+        return ""
+    queue = inner.get("queue") if isinstance(inner, dict) else None
+    return queue if isinstance(queue, str) else ""
+
+
+def _seq(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _gap(value: Any) -> Gap | None:
+    if not isinstance(value, dict):
+        return None
+    first, last = _seq(value.get("from")), _seq(value.get("to"))
+    return Gap(first=first, last=last) if first is not None and last is not None else None
+
+
+def _cannot_resume(where: str) -> DispatchError:
+    return UnsupportedError(
+        f"subscribe: {where} keeps no events, so since cannot be used with it; leave since out"
+    )

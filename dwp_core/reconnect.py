@@ -1,0 +1,70 @@
+"""Whether a lost connection is made again, and when (DESIGN.md, "ClientSession", policies).
+
+The first connection is one attempt, or as many as fit into `wait_for_server`. Once connected, attempts follow with full
+jitter until `max_retries` in a row have failed; only a connection that stayed up for a while makes the count start again.
+"""
+
+from __future__ import annotations
+
+from dwp_core.client_events import ClientConfig
+
+
+class Reconnection:
+    """The attempts of one session.
+
+    Attributes:
+        attempts: how many were made in all.
+        connected_before: whether one of them was ever let in.
+    """
+
+    __slots__ = (
+        "_config",
+        "_failures",
+        "_give_up_at",
+        "_ready_since",
+        "_retry_after",
+        "attempts",
+        "connected_before",
+    )
+
+    def __init__(self, config: ClientConfig) -> None:
+        self._config = config
+        self._failures = 0
+        self._give_up_at = 0.0
+        self._ready_since: float | None = None
+        self._retry_after: float | None = None
+        self.attempts = 0
+        self.connected_before = False
+
+    def started(self, now: float) -> None:
+        """The application wants to connect."""
+        self._give_up_at = now + self._config.wait_for_server
+
+    def ready(self, now: float) -> None:
+        """The server has let us in and everything is restored."""
+        self.connected_before = True
+        self._ready_since = now
+
+    def come_back_after(self, seconds: float) -> None:
+        """The server goes away and said when to come back; that is no failure."""
+        self._retry_after = seconds
+
+    def next_attempt_at(self, now: float, jitter: float) -> float | None:
+        """The connection or attempt was lost at `now`: when to make the next one; None to give up.
+
+        Args:
+            jitter: a random number from [0, 1).
+        """
+        config = self._config
+        stable = self._ready_since is not None and now - self._ready_since >= config.backoff.stable_after
+        invited = self._retry_after
+        self._failures = 1 if stable or invited is not None else self._failures + 1
+        self._ready_since = self._retry_after = None
+        if invited is not None:
+            retry_at = now + invited * (1 + jitter)
+        else:
+            retry_at = now + config.backoff.delay(attempt=self._failures, jitter=jitter)
+        if not self.connected_before:
+            return retry_at if retry_at < self._give_up_at else None
+        exhausted = config.max_retries and self._failures > config.max_retries
+        return retry_at if config.reconnect and not exhausted else None
