@@ -1,0 +1,268 @@
+"""Payloads: JSON text to and from Python values, strict in both directions, the same whatever the codec and its form.
+
+A payload is judged once, by whoever reads it (`decode_payload`), and once by whoever sends it (`encode_payload`). What
+is plainly right is recognised by the quick parser at hand (msgspec's, or the standard library's); everything else
+comes to the one judge here, whose text counts (PROTOCOL.md section 2).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Protocol
+
+from dwp_core.codec import json_syntax, payload_portable
+from dwp_core.codec.json_syntax import Malformed
+from dwp_core.errors import TOO_LARGE, PayloadError
+from dwp_core.frames import DEFAULT_LIMITS, Limits
+
+
+class Quick(Protocol):
+    """The two functions of `payload_fast` and `payload_portable`."""
+
+    def parse(self, raw: bytes) -> Any: ...
+    def render(self, value: Any) -> bytes: ...
+
+
+def _quickest() -> Quick:
+    try:
+        from dwp_core.codec import payload_fast
+    except ImportError:  # no msgspec: PyPy without wheels, Pyodide
+        return payload_portable
+    return payload_fast
+
+
+_QUICK = _quickest()
+_SCALARS = frozenset((str, int, bool, type(None)))
+
+
+def encode_payload(value: Any, *, what: str = "payload", limits: Limits = DEFAULT_LIMITS) -> bytes:
+    """The JSON text of a value, for `Codec.encode(data=...)`.
+
+    JSON's own types are taken, their subclasses as what they extend, and tuples as arrays. Nothing is converted in
+    silence: what JSON cannot carry is refused, with its path.
+
+    Args:
+        value: None, bool, int (any size), float (finite), str, and list, tuple and dict (text keys) of those.
+        what: the name of the value, the start of the path in a message, e.g. "payload" or "input".
+        limits: `payload` (bytes) and `depth` bound the result.
+
+    Raises:
+        PayloadError: (400) the value is no JSON, or nested too deeply; (413) its text is too large.
+
+    Example:
+        >>> encode_payload({"to": "user@example.com", "tries": (1, 2)})
+        b'{"to":"user@example.com","tries":[1,2]}'
+        >>> encode_payload({"items": [{"when": {1, 2}}]})
+        Traceback (most recent call last):
+        dwp_core.errors.PayloadError: payload.items[0].when: set is not JSON; send a list
+
+    PROTOCOL.md section 2.
+    """
+    return encode_with(_QUICK, value, what=what, limits=limits)
+
+
+def decode_payload(raw: bytes, limits: Limits = DEFAULT_LIMITS, what: str = "payload") -> Any:
+    """The value of a payload that was received, judged in full.
+
+    Refused are: too many bytes, what is not UTF-8, what is not one JSON value, nesting beyond `limits.depth`, lone
+    surrogates, numbers that are not finite, and integers with more digits than Python converts
+    (`sys.get_int_max_str_digits()`, 4300). Every digit of other integers is kept; of duplicate keys the last counts.
+
+    Args:
+        raw: JSON text.
+        limits: `payload` (bytes) and `depth` that are accepted.
+        what: the name of the value, the start of the message.
+
+    Raises:
+        PayloadError: (400) it is no JSON that may travel; (413) it is too large.
+
+    Example:
+        >>> decode_payload(b'{"big": 123456789012345678901234567890}')
+        {'big': 123456789012345678901234567890}
+        >>> decode_payload(b"[1e999]")
+        Traceback (most recent call last):
+        dwp_core.errors.PayloadError: payload: a number is not finite; numbers must fit a 64-bit float
+
+    PROTOCOL.md section 2.
+    """
+    return decode_with(_QUICK, raw, limits, what)
+
+
+def encode_with(quick: Quick, value: Any, *, what: str, limits: Limits) -> bytes:
+    """`encode_payload` with this quick half; the codecs of a form use their own."""
+    try:
+        if not _is_plain(value, limits.depth):
+            _explain(value, what, limits.depth, limits)
+            quick = payload_portable  # acceptable, but with subclasses, which msgspec does not all take
+        raw = quick.render(value)
+    except RecursionError:
+        raise _too_deep(what, limits) from None
+    except (ValueError, TypeError) as error:
+        if isinstance(error, PayloadError):
+            raise
+        _explain(value, what, limits.depth, limits)
+        raise PayloadError(f"{what}: {_name(value)} cannot be written as JSON: {error}") from error
+    if len(raw) > limits.payload:
+        raise _too_large(what, len(raw), limits)
+    return raw
+
+
+def decode_with(quick: Quick, raw: bytes, limits: Limits, what: str) -> Any:
+    """`decode_payload` with this quick half; the codecs of a form use their own."""
+    if len(raw) > limits.payload:
+        raise _too_large(what, len(raw), limits)
+    try:
+        value = quick.parse(raw)
+    except (ValueError, RecursionError):
+        return judge(raw, limits, what)
+    if json_syntax.is_deeper(raw, limits.depth):
+        raise _too_deep(what, limits)
+    return value
+
+
+def judge(raw: bytes, limits: Limits, what: str) -> Any:
+    """The one judge of payloads that were received: what it says, every form says. See `decode_payload`."""
+    if len(raw) > limits.payload:
+        raise _too_large(what, len(raw), limits)
+    try:
+        text = str(raw, "utf-8")
+    except UnicodeDecodeError:
+        raise PayloadError(f"{what}: not UTF-8") from None
+    try:
+        json_syntax.require(text)
+    except Malformed:
+        raise PayloadError(f"{what}: not JSON") from None
+    if json_syntax.is_deeper(raw, limits.depth):
+        raise _too_deep(what, limits)
+    if json_syntax.has_lone_surrogate(text):
+        raise PayloadError(f"{what}: text with a lone surrogate; surrogates must come in pairs")
+    try:
+        return payload_portable.parse(raw)
+    except RecursionError:  # within the limit of a caller who allows more than this process can follow
+        raise _too_deep(what, limits) from None
+    except Malformed:
+        raise PayloadError(f"{what}: a number is not finite; numbers must fit a 64-bit float") from None
+    except ValueError:
+        raise PayloadError(f"{what}: an integer has too many digits to be read here") from None
+
+
+def _is_plain(value: Any, depth: int) -> bool:
+    """Whether a value has exactly JSON's own types or tuples, text keys and finite numbers, within the depth."""
+    kind = type(value)
+    if kind in _SCALARS:
+        return True
+    if kind is float:
+        return bool(value - value == 0.0)
+    if depth == 0:
+        return False
+    if kind is dict:
+        for key in value:
+            if type(key) is not str:
+                return False
+        items = value.values()
+    elif kind is list or kind is tuple:
+        items = value
+    else:
+        return False
+    for item in items:
+        if type(item) not in _SCALARS and not _is_plain(item, depth - 1):
+            return False
+    return True
+
+
+def _explain(value: Any, path: str, depth: int, limits: Limits) -> None:
+    """Raises PayloadError for the first thing in a value that is no JSON; subclasses of JSON's own types are JSON."""
+    if isinstance(value, str):
+        if not _is_text(value):
+            raise PayloadError(
+                f"{path}: text with a lone surrogate is not JSON; surrogates must come in pairs"
+            )
+    elif isinstance(value, float):
+        if value - value != 0.0:
+            raise PayloadError(
+                f"{path}: {float.__repr__(value)} is not JSON; send a finite number, null or text"
+            )
+    elif isinstance(value, int):
+        _explain_integer(value, path)
+    elif isinstance(value, dict):
+        _require_depth(path, depth, limits)
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise PayloadError(f"{path}: key {_shown(key)} ({_name(key)}) is not JSON; keys must be text")
+            if not _is_text(key):
+                raise PayloadError(
+                    f"{path}: a key with a lone surrogate is not JSON; surrogates must come in pairs"
+                )
+            _explain(
+                item, f"{path}.{key}" if key.isidentifier() else f"{path}[{_quoted(key)}]", depth - 1, limits
+            )
+    elif isinstance(value, (list, tuple)):
+        _require_depth(path, depth, limits)
+        for index, item in enumerate(value):
+            _explain(item, f"{path}[{index}]", depth - 1, limits)
+    elif value is not None:
+        name = _name(value)
+        raise PayloadError(f"{path}: {name} is not JSON; send {_INSTEAD.get(name, 'JSON values')}")
+
+
+def _explain_integer(value: int, path: str) -> None:
+    try:
+        int.__repr__(value)
+    except ValueError:
+        raise PayloadError(f"{path}: an integer has too many digits to be written here; send text") from None
+
+
+def _require_depth(path: str, depth: int, limits: Limits) -> None:
+    if depth <= 0:
+        # The path of what is too deep is as long as it is deep: its start is enough.
+        raise _too_deep(path[:_SHOWN_PATH] + ("..." if len(path) > _SHOWN_PATH else ""), limits)
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _too_deep(what: str, limits: Limits) -> PayloadError:
+    return PayloadError(
+        f"{what}: nested too deeply; at most {limits.depth} levels of arrays and objects are accepted"
+    )
+
+
+def _too_large(what: str, size: int, limits: Limits) -> PayloadError:
+    return PayloadError(
+        f"{what}: {size} bytes of JSON; at most {limits.payload} are accepted", code=TOO_LARGE
+    )
+
+
+def _name(value: object) -> str:
+    return type(value).__name__
+
+
+def _quoted(key: str) -> str:
+    return json.dumps(key if len(key) <= _SHOWN_PATH else key[:_SHOWN_PATH] + "...", ensure_ascii=False)
+
+
+def _shown(key: object) -> str:
+    text = repr(key)
+    return text if len(text) <= _SHOWN_PATH else text[:_SHOWN_PATH] + "..."
+
+
+_SHOWN_PATH = 60
+_INSTEAD = {
+    "datetime": "text or a number",
+    "date": "text",
+    "time": "text",
+    "timedelta": "a number",
+    "Decimal": "text or a number",
+    "UUID": "text",
+    "bytes": "text, for instance base64",
+    "bytearray": "text, for instance base64",
+    "memoryview": "text, for instance base64",
+    "set": "a list",
+    "frozenset": "a list",
+    "complex": "a list of two numbers",
+}
