@@ -180,7 +180,8 @@ class Dispatch:
         return f"<Dispatch {self._dialer.address.url} {self.state}>"
 
     def __del__(self) -> None:
-        if self._line is not None and self.state != "closed" and not self._loop.is_closed():
+        line = getattr(self, "_line", None)  # not there when the arguments were refused
+        if line is not None and self.state != "closed" and not self._loop.is_closed():
             warnings.warn(
                 f"{self!r} was never closed: use `async with` or close()", ResourceWarning, stacklevel=1
             )

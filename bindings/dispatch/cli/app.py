@@ -6,6 +6,7 @@ command quietly as well.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import Annotated
@@ -20,11 +21,11 @@ from dispatch.cli.output import Output, ReaderGone
 from dispatch.cli.serving import register_serve
 from dispatch.errors import DispatchError
 
-_EPILOG = """
-Exit codes: 0 done; 1 the server answered that it did not happen; 2 the command line is wrong; 3 no connection;
-4 the key is wrong or lacks a scope; 5 no answer in time; 6 the connection was lost and the outcome is unknown;
-130 interrupted.
-"""
+_EPILOG = (
+    "Exit codes: 0 done; 1 the server answered that it did not happen; 2 the command line is wrong; 3 no connection;"
+    " 4 the key is wrong or lacks a scope; 5 no answer in time; 6 the connection was lost and the outcome is unknown;"
+    " 130 interrupted."
+)
 
 
 def build() -> typer.Typer:
@@ -59,6 +60,8 @@ def _root(
 def run(argv: list[str]) -> int:
     """Runs one command line and gives its exit code."""
     output = Output(machine="--json" in argv)
+    # Errors are printed below, once; without this the logging module would print some of them a second time.
+    logging.getLogger("dispatch").addHandler(logging.NullHandler())
     try:
         build()(args=argv, prog_name="dispatch")
         sys.stdout.flush()

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sys
-import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 from rich.markup import escape
 
 from dispatch import Dispatch
 from dispatch.cli.exits import Exit, UsageError
-from dispatch.cli.output import Output, state_text
+from dispatch.cli.output import NoteHandler, Output, event_line, event_record, state_text
 from dispatch.errors import InvalidRequest
+from dispatch.results import EnqueuedJob, Job, Outcome
 
 T = TypeVar("T")
 
@@ -124,7 +125,7 @@ Examples:
 
 
 def enqueue(
-    name: Annotated[str, typer.Argument(help="The function that the job is a call of.")],
+    name: Annotated[str, typer.Argument(help="The function that the job is a call of.", metavar="NAME")],
     payload: Annotated[
         str, typer.Argument(help="Its payload as JSON; - reads standard input.", metavar="[JSON]")
     ] = "{}",
@@ -164,22 +165,23 @@ def enqueue(
     }
     given = {key: option for key, option in options.items() if option is not None}
 
-    async def work(client: Dispatch) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
+    async def work(client: Dispatch) -> tuple[EnqueuedJob, Outcome | None]:
         job = await client.enqueue(name, value, **given)
         if not wait:
             return job, None
-        output.note(f"{job['job_id']} {state_text(job['state'])}, waiting")
-        return job, await client.wait(job["job_id"], timeout=None)
+        output.note(f"{job.job_id} {state_text(job.state)}, waiting")
+        return job, await client.wait(job.job_id)
 
     job, outcome = talk(Target(url, token, timeout, reconnect=wait), work)
     answer = job if outcome is None else outcome
     if output.machine:
         output.json(answer)
     elif outcome is None:
-        output.line(f"{job['job_id']} {state_text(job['state'])} on queue {escape(job['queue'])}")
+        again = " (there already)" if job.duplicate else ""
+        output.line(f"{job.job_id} {state_text(job.state)} on queue {escape(job.queue)}{again}")
     else:
-        output.job({"id": job["job_id"], **outcome})
-    if outcome is not None and outcome["state"] != "completed":
+        output.job({"id": job.job_id, **outcome})
+    if outcome is not None and outcome.state != "completed":
         raise typer.Exit(Exit.FAILED)
 
 
@@ -202,7 +204,7 @@ def job_get(
     """Show a job: its state, its payload, what came out of it."""
     output = Output(machine=as_json)
 
-    async def work(client: Dispatch) -> Mapping[str, Any]:
+    async def work(client: Dispatch) -> Job:
         return await client.get_job(job_id)
 
     job = talk(Target(url, token, timeout), work)
@@ -225,7 +227,11 @@ Examples:
 
 def events(
     channel: Annotated[
-        str, typer.Argument(help="jobs, workflows, firehose, job:<id>, workflow:<run id> or queue:<name>.")
+        str,
+        typer.Argument(
+            help="jobs, workflows, firehose, job:<id>, workflow:<run id> or queue:<name>.",
+            metavar="[CHANNEL]",
+        ),
     ] = "firehose",
     since: Annotated[
         str | None,
@@ -242,16 +248,18 @@ def events(
     """Watch what happens, live. Reconnects by itself; ends with Ctrl-C or after --count events."""
     output = Output(machine=as_json)
     start = _since(since)
+    if not output.machine:
+        # Somebody who watches wants to know why nothing happens: connection lost, next attempt, back again.
+        logging.getLogger("dispatch.client").addHandler(NoteHandler(output))
+        logging.getLogger("dispatch.client").setLevel(logging.INFO)
 
     async def work(client: Dispatch) -> None:
-        subscription = await (
-            client.subscribe(channel) if start is None else client.subscribe(channel, since=start)
-        )
+        subscription = await client.subscribe(channel, since=start)
         output.note(f"[dim]watching {escape(channel)}; Ctrl-C ends[/]")
         seen = 0
         async for event in subscription:
             if output.machine:
-                output.json({**event, "kind": event.kind, "topic": event.topic, "seq": event.seq})
+                output.json(event_record(event))
             else:
                 output.line(event_line(event))
             seen += 1
@@ -261,36 +269,15 @@ def events(
     talk(Target(url, token, timeout, reconnect=True), work)
 
 
-def _since(text: str | None) -> int | str | None:
-    if text is None or text == "start":
-        return text
+def _since(text: str | None) -> int | Literal["start"] | None:
+    if text is None:
+        return None
+    if text == "start":
+        return "start"
     try:
         return int(text)
     except ValueError:
         raise UsageError(f'--since must be a seq (an integer) or start, got "{text}"') from None
-
-
-def event_line(event: Any) -> str:
-    """An event as one line for people, in rich's markup."""
-    data: Mapping[str, Any] = event["data"]
-    at = event.at.astimezone().strftime("%H:%M:%S.%f")[:-3] if event.at is not None else "--:--:--.---"
-    name = data.get("job_name") or data.get("name") or data.get("entry_name") or ""
-    ident = data.get("job_id") or data.get("run_id") or ""
-    style_of = str(data.get("state") or "")
-    kind = f"{event.kind:<16}"
-    parts = [
-        f"[dim]{at}[/]",
-        kind if not style_of else state_text(style_of).replace(escape(style_of), escape(kind), 1),
-        f"{escape(str(name)):<18}",
-        f"[dim]{escape(str(ident))}[/]",
-    ]
-    if "elapsed_ms" in data:
-        parts.append(f"{data['elapsed_ms']} ms")
-    if "attempt" in data:
-        parts.append(f"attempt {data['attempt']}")
-    if data.get("error"):
-        parts.append(f"[red]{escape(str(data['error']).splitlines()[0])}[/]")
-    return " ".join(parts).rstrip()
 
 
 _PING_EXAMPLES = """
@@ -314,9 +301,7 @@ def ping(
 
     async def work(client: Dispatch) -> None:
         for _ in range(count):
-            started = time.perf_counter()
-            await client.ping()
-            elapsed_ms = round((time.perf_counter() - started) * 1000, 3)
+            elapsed_ms = round(await client.ping() * 1000, 3)
             if output.machine:
                 output.json({"url": url, "elapsed_ms": elapsed_ms})
             else:

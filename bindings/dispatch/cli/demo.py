@@ -8,6 +8,7 @@ letters. Nothing is left behind unless `--db` says where to keep the file.
 from __future__ import annotations
 
 import asyncio
+import builtins
 import os
 import secrets
 import socket
@@ -27,10 +28,11 @@ from rich.markup import escape
 
 from dispatch import Dispatch
 from dispatch.cli import SERVER_MODULES, how_to_install, missing_of
-from dispatch.cli.ask import JsonOption, event_line
+from dispatch.cli.ask import JsonOption
 from dispatch.cli.exits import Exit, UsageError
-from dispatch.cli.output import Output, state_text
+from dispatch.cli.output import Output, event_line, event_record, state_text
 from dispatch.errors import ConnectionError, TimeoutError
+from dispatch.results import Event
 
 APP = "dispatch.cli.demo_app"
 USUAL_PORT = 8080
@@ -152,15 +154,12 @@ async def _show(where: Where, server: Server, output: Output) -> Show:
                 if entry.get("job_id") in show.names
             ]
             return show
-    except builtin_timeout:
+    except builtins.TimeoutError:
         raise TimeoutError(
             f"the demo did not end within {SHOW_SECONDS:g} seconds; the server's log ends with:\n{server.tail()}"
         ) from None
     finally:
         await client.close()
-
-
-builtin_timeout = asyncio.TimeoutError
 
 
 async def _connect(client: Dispatch, server: Server) -> None:
@@ -177,13 +176,13 @@ async def _connect(client: Dispatch, server: Server) -> None:
     )
 
 
-def _note(event: Any, show: Show, output: Output) -> None:
+def _note(event: Event, show: Show, output: Output) -> None:
     data = event["data"]
     show.kinds[event.kind] += 1
     if data.get("state"):
         show.states[data["job_id"]] = data["state"]
     if output.machine:
-        output.json({**event, "kind": event.kind, "seq": event.seq})
+        output.json(event_record(event))
     else:
         output.line(event_line(event))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
@@ -16,6 +17,8 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from dispatch.results import Event
 
 STATE_STYLES = {
     "pending": "cyan",
@@ -130,10 +133,57 @@ class Output:
             raise ReaderGone from error
 
 
+class NoteHandler(logging.Handler):
+    """Shows what a logger says as notes."""
+
+    def __init__(self, output: Output) -> None:
+        super().__init__()
+        self._output = output
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._output.note(f"[dim]{escape(record.getMessage())}[/]")
+
+
 def state_text(state: str) -> str:
     """A state in its colour, as markup."""
     style = STATE_STYLES.get(state)
     return f"[{style}]{escape(state)}[/]" if style else escape(state)
+
+
+def event_record(event: Event) -> dict[str, Any]:
+    """An event for machines: what the API shows, and what it carries besides."""
+    return {**event, "kind": event.kind, "topic": event.topic, "seq": event.seq, "at": event.at}
+
+
+def event_line(event: Event) -> str:
+    """An event as one line for people, in rich's markup."""
+    data: Mapping[str, Any] = event["data"]
+    if event.is_gap:
+        return f"[yellow]{' ' * 13}gap: events {data['from']} to {data['to']} are gone[/]"
+    name = data.get("job_name") or data.get("name") or data.get("entry_name") or ""
+    ident = data.get("job_id") or data.get("run_id") or ""
+    style = STATE_STYLES.get(str(data.get("state")), "default")
+    parts = [
+        f"[dim]{_clock(event.at)}[/]",
+        f"[{style}]{escape(f'{event.kind:<16}')}[/]",
+        f"{escape(f'{name:<18}')}",
+        f"[dim]{escape(str(ident))}[/]",
+    ]
+    if "elapsed_ms" in data:
+        parts.append(f"{data['elapsed_ms']} ms")
+    if "attempt" in data:
+        parts.append(f"attempt {data['attempt']}")
+    if data.get("error"):
+        parts.append(f"[red]{escape(str(data['error']).splitlines()[-1])}[/]")
+    return " ".join(parts).rstrip()
+
+
+def _clock(rfc3339: str) -> str:
+    """The local time of day, to the millisecond."""
+    try:
+        return datetime.fromisoformat(rfc3339).astimezone().strftime("%H:%M:%S.%f")[:-3]
+    except ValueError:
+        return "--:--:--.---"
 
 
 def to_json(value: object) -> str:
