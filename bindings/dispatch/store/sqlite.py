@@ -126,7 +126,9 @@ class SqliteStore(WritingOperations, SqliteReading):
             queue, name = lane[:2]
             if (names is None or name in names) and (queues is None or queue in queues):
                 lanes.append(lane)
-            lane = self._execute(_NEXT_LANE, (queue, name)).fetchone()
+            lane = self._execute(_NEXT_NAME, (queue, name)).fetchone()
+            if lane is None:
+                lane = self._execute(_NEXT_QUEUE, (queue,)).fetchone()
         if len(lanes) > limit:
             # Each of the best `limit` lanes has a job before every job of the others.
             lanes = sorted(lanes, key=_rank_of_lane)[:limit]
@@ -232,7 +234,9 @@ _MAKE_DUE = """
 _LANES = "SELECT queue, name, priority, run_at, id FROM jobs INDEXED BY jobs_ready WHERE due = 1"
 _IN_ORDER = "ORDER BY queue, name, priority DESC, run_at, id LIMIT 1"
 _FIRST_LANE = f"{_LANES} {_IN_ORDER}"
-_NEXT_LANE = f"{_LANES} AND (queue, name) > (?, ?) {_IN_ORDER}"
+# Not `(queue, name) > (?, ?)`: SQLite would walk over every job of the lane to get past it.
+_NEXT_NAME = f"{_LANES} AND queue = ? AND name > ? {_IN_ORDER}"
+_NEXT_QUEUE = f"{_LANES} AND queue > ? {_IN_ORDER}"
 _READY_IN_LANE = f"""
     {FROM_JOBS.replace("jobs j", "jobs j INDEXED BY jobs_ready")} WHERE j.due = 1 AND j.queue = ? AND j.name = ?
     ORDER BY j.priority DESC, j.run_at, j.id LIMIT ?
