@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dwp_core.codec.payload import encode_payload
-from dwp_core.frames import Limits
+from dwp_core.frames import DEFAULT_LIMITS
 
 RESUME = "resume"
 IDEMPOTENCY = "idempotency"
@@ -32,8 +32,8 @@ _BASE_WAIT_MS = 30_000
 class PeerLimits:
     """What the server takes. Names and units as in PROTOCOL.md section 9; defaults for servers that do not say."""
 
-    message: int = Limits.message
-    payload: int = Limits.payload
+    message: int = DEFAULT_LIMITS.message
+    payload: int = DEFAULT_LIMITS.payload
     in_flight: int = _BASE_IN_FLIGHT
     subscriptions: int = 1024
     batch: int = 1000

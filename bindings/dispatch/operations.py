@@ -19,8 +19,12 @@ from dwp_core.ids import JOB, RUN
 from dwp_core.methods import METHODS
 from dwp_core.peer import OPTIONS
 from dwp_core.requests import Retry
+from dwp_core.topics import JOB_PREFIX, RUN_PREFIX
 
 T = TypeVar("T")
+
+ENDED = frozenset(("completed", "failed", "cancelled"))
+"""The states in which a job or run stays."""
 
 
 @dataclass(slots=True)  # not frozen: made once per call, and freezing doubles the cost of making it
@@ -104,20 +108,47 @@ def publish_event(
     return Operation("workflow.event", data, results.read_mapping, Retry.IDEMPOTENT, _key(idempotency_key))
 
 
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """A job or a run, and how to follow it.
+
+    Attributes:
+        operation: looks at it as it is now.
+        waiting: the method that waits for its end, and its `data`.
+        channel: its own channel.
+        ends: the types of the events that are its last.
+    """
+
+    operation: Operation[results.Result]
+    waiting: tuple[str, bytes]
+    channel: str
+    ends: frozenset[str]
+
+
+def entity(id: str) -> Entity:
+    """The job or run of this id.
+
+    Raises:
+        InvalidRequest: it is the id of neither.
+    """
+    prefix = str(id).partition("_")[0]
+    if prefix == JOB:
+        look: Operation[Any] = simple("job.get", results.read_job, job_id=id)
+        return Entity(look, ("job.wait", look.data), JOB_PREFIX + id, _ends("job"))
+    if prefix == RUN:
+        look = simple("workflow.get", results.read_run, run_id=id)
+        return Entity(look, ("workflow.wait", look.data), RUN_PREFIX + id, _ends("workflow"))
+    raise InvalidRequest(f'expected a job id ("job_...") or a run id ("wfrun_..."), got {id!r:.80}')
+
+
 def wait(id: str) -> Operation[results.Outcome]:
     """`job.wait` or `workflow.wait`, by the prefix of the id; see `Dispatch.wait`.
 
     Raises:
         InvalidRequest: the id is of neither.
     """
-    prefix = id.partition("_")[0] if isinstance(id, str) else ""
-    if prefix == JOB:
-        method, data = "job.wait", {"job_id": id}
-    elif prefix == RUN:
-        method, data = "workflow.wait", {"run_id": id}
-    else:
-        raise InvalidRequest(f'wait: expected a job id ("job_…") or a run id ("wfrun_…"), got {id!r}')
-    return Operation(method, encode_payload(data, what=method), results.read_outcome, waits=True)
+    method, data = entity(id).waiting
+    return Operation(method, data, results.read_outcome, waits=True)
 
 
 def simple(method: str, read: Callable[[Any], T], **fields: Any) -> Operation[T]:
@@ -128,12 +159,16 @@ def simple(method: str, read: Callable[[Any], T], **fields: Any) -> Operation[T]
 
 def call(method: str, data: Any = None) -> Operation[Any]:
     """Any method, known or not; see `Dispatch.call`."""
-    if not isinstance(method, str) or not method:
-        raise InvalidRequest(f"call: method must be the name of a method, got {method!r}")
+    if not method:
+        raise InvalidRequest("call: method must be the name of a method, got an empty string")
     known = METHODS.get(method)
     retry = known.retry if known is not None and known.retry is Retry.READ else Retry.NEVER
     payload = b"" if data is None else encode_payload(data, what=method)
     return Operation(method, payload, results.read_value, retry)
+
+
+def _ends(what: str) -> frozenset[str]:
+    return frozenset(f"{what}.{state}" for state in ENDED)
 
 
 def _job(job: dict[str, Any]) -> dict[str, Any]:
@@ -157,8 +192,6 @@ def _options(
     unique_key: str | None,
     unique_for: float | None,
 ) -> dict[str, Any]:
-    if delay is run_at is max_retries is job_timeout is unique_key is unique_for is None:
-        return {}
     options: dict[str, Any] = {}
     if delay is not None:
         options["delay_ms"] = _milliseconds("delay", delay)
@@ -175,7 +208,7 @@ def _options(
     return options
 
 
-def _milliseconds(name: str, seconds: float) -> int:
+def _milliseconds(name: str, seconds: object) -> int:
     if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not 0 <= seconds <= 10**9:
         raise InvalidRequest(f"{name} must be a number of seconds from 0, got {seconds!r}")
     return round(seconds * 1000)
@@ -195,6 +228,6 @@ def _key(given: str | None) -> str:
     """The caller's idempotency key, or one of our own, so that an answer which is lost costs nothing."""
     if given is None:
         return secrets.token_hex(16)
-    if not isinstance(given, str) or not 1 <= len(given) <= 255:
+    if not 1 <= len(given) <= 255:
         raise InvalidRequest(f"idempotency_key must be text of 1 to 255 characters, got {given!r:.80}")
     return given

@@ -29,7 +29,7 @@ class _Field:
     def __set_name__(self, owner: type, name: str) -> None:
         self._names = self._names or (name,)
 
-    def __get__(self, instance: dict[str, Any], owner: type | None = None) -> Any:
+    def __get__(self, instance: dict[str, Any] | None, owner: type | None = None) -> Any:
         if instance is None:
             return self
         for name in self._names:

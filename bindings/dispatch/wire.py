@@ -89,6 +89,8 @@ class ClientWire:
 
     def receive_data(self, data: bytes, *, now: float) -> None:
         """Bytes have come."""
+        if self.over:
+            return
         ws = self._ws
         ws.receive_data(data)
         for event in ws.events_received():

@@ -2,49 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import random
 import ssl as tls
-import time
 import warnings
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
-from dispatch import __version__, operations, results
-from dispatch.asyncio.line import Dialer, Line, Token
+from dispatch import operations, results
+from dispatch.asyncio.driver import Driver
+from dispatch.asyncio.line import Dialer, Token
 from dispatch.asyncio.subscription import Subscription
-from dispatch.operations import Operation
+from dispatch.settings import EVENT_BUFFER, check_token, client_config
 from dispatch.wire import Address
-from dwp_core.client import ClientSession, frame_ids
-from dwp_core.client_events import (
-    ClientConfig,
-    ClientEvent,
-    Closed,
-    Connected,
-    Discarded,
-    Disconnected,
-    RequestFailed,
-    RequestOutcomeUnknown,
-    RequestSucceeded,
-    SubscriptionEnded,
-    SubscriptionGap,
-    SubscriptionItem,
-    SubscriptionStarted,
-)
-from dwp_core.errors import ClosedError, InvalidRequest
-from dwp_core.frames import DEFAULT_LIMITS
 from dwp_core.subscriptions import Since
-
-T = TypeVar("T")
-
-_LOGGER = logging.getLogger("dispatch.client")
-_FORMATS = ("json", "msgpack")
-_RUN_ENDS = frozenset(("workflow.completed", "workflow.failed", "workflow.cancelled"))
-_JOB_ENDS = frozenset(("job.completed", "job.failed", "job.cancelled"))
-_ENDED = frozenset(("completed", "failed", "cancelled"))
 
 
 class Dispatch:
@@ -65,6 +36,7 @@ class Dispatch:
         ssl: TLS context for `wss`; None trusts the system's roots.
         headers: more headers for the opening handshake.
         event_buffer: unread events of one subscription, towards a server that cannot send them again.
+        codec: "fast" or "portable"; None takes the fast one where it is there.
 
     Raises:
         InvalidRequest: the URL is none, or another argument cannot be used.
@@ -89,38 +61,23 @@ class Dispatch:
         connect_timeout: float = 10.0,
         ssl: tls.SSLContext | None = None,
         headers: Mapping[str, str] | None = None,
-        event_buffer: int = ClientConfig.event_buffer,
+        event_buffer: int = EVENT_BUFFER,
         codec: str | None = None,
     ) -> None:
-        if format not in _FORMATS:
-            raise InvalidRequest(f'format must be "json" or "msgpack", got {format!r}')
-        if not (isinstance(token, str) or callable(token)):
-            raise InvalidRequest(
-                f"token must be text or a function that gives it, got {type(token).__name__}"
-            )
-        if isinstance(max_retries, bool) or not isinstance(max_retries, int) or max_retries < 0:
-            raise InvalidRequest(f"max_retries must be an integer from 0 (no limit), got {max_retries!r}")
-        _check_seconds("timeout", timeout)
-        _check_seconds("wait_for_server", wait_for_server, least=0.0)
-        _check_seconds("connect_timeout", connect_timeout)
+        check_token(token)
         address = Address(url, dict(headers or {}))
-        self._dialer = Dialer(address, token, ssl)
-        self._timeout = timeout
-        self._config = ClientConfig(
+        config = client_config(
+            address,
             format=format,
-            form=codec,
+            codec=codec,
             reconnect=reconnect,
             max_retries=max_retries,
+            timeout=timeout,
             wait_for_server=wait_for_server,
             connect_timeout=connect_timeout,
             event_buffer=event_buffer,
-            version=__version__,
-            where=address.url,
         )
-        self._lines: dict[ClientSession, Line] = {}
-        self._line: Line | None = None
-        self._connected: asyncio.Future[str] | None = None
-        self._closed: asyncio.Future[None] | None = None
+        self._driver = Driver(config, Dialer(address, token, ssl), timeout)
 
     # Connecting.
 
@@ -135,24 +92,7 @@ class Dispatch:
             ConnectionError: the server cannot be reached or does not speak DWP.
             ClosedError: the client was connected before; make a new one.
         """
-        if self._line is not None:
-            raise ClosedError("this client was connected before; make a new one to connect again")
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        epoch_ns = time.time_ns() - int(now * 1e9)
-        session = ClientSession(self._config, epoch_ns=epoch_ns, jitter=random.random, ids=frame_ids())
-        self._loop = loop
-        self._session = session
-        self._connected, self._closed = loop.create_future(), loop.create_future()
-        self._line = self._drive(session)
-        session.start(now=now)
-        self._line.poke()
-        try:
-            return await asyncio.shield(self._connected)
-        except asyncio.CancelledError:
-            session.close(now=loop.time())
-            self._line.pump()
-            raise
+        return await self._driver.connect()
 
     async def close(self, *, drain: float = 0.0) -> None:
         """Close the connection. Calls that still wait end with `ClosedError`, subscriptions just end.
@@ -160,12 +100,7 @@ class Dispatch:
         Args:
             drain: seconds to wait for the answers to calls that are under way.
         """
-        if self._line is None or self._closed is None:
-            return
-        self._session.close(now=self._loop.time(), drain=drain)
-        for line in list(self._lines.values()):
-            line.pump()
-        await asyncio.shield(self._closed)
+        await self._driver.close(drain)
 
     async def __aenter__(self) -> Self:
         await self.connect()
@@ -177,11 +112,11 @@ class Dispatch:
         await self.close()
 
     def __repr__(self) -> str:
-        return f"<Dispatch {self._dialer.address.url} {self.state}>"
+        return f"<Dispatch {self._driver.config.where} {self.state}>"
 
     def __del__(self) -> None:
-        line = getattr(self, "_line", None)  # not there when the arguments were refused
-        if line is not None and self.state != "closed" and not self._loop.is_closed():
+        driver: Driver | None = getattr(self, "_driver", None)  # None where __init__ has raised
+        if driver is not None and driver.abandoned:
             warnings.warn(
                 f"{self!r} was never closed: use `async with` or close()", ResourceWarning, stacklevel=1
             )
@@ -189,12 +124,12 @@ class Dispatch:
     @property
     def state(self) -> str:
         """Where the connection stands, e.g. "ready", "backing_off", "closed" (docs/architecture.md has them all)."""
-        return self._session.state if self._line is not None else "idle"
+        return self._driver.state
 
     @property
     def session_id(self) -> str | None:
         """The server's name for the present connection; None while there is none."""
-        peer = self._session.peer if self._line is not None else None
+        peer = self._driver.peer
         return peer.session_id if peer is not None else None
 
     # Jobs.
@@ -253,7 +188,7 @@ class Dispatch:
             unique_for=unique_for,
             idempotency_key=idempotency_key,
         )
-        return await self._run(operation, timeout)
+        return await self._driver.run(operation, timeout)
 
     async def enqueue_many(
         self,
@@ -272,7 +207,7 @@ class Dispatch:
             ...     answer = await client.enqueue_many([{"name": "a"}, {"name": "b", "delay": 60}])
             ...     return [job.job_id for job in answer.jobs]
         """
-        return await self._run(operations.enqueue_many(jobs, idempotency_key=idempotency_key), timeout)
+        return await self._driver.run(operations.enqueue_many(jobs, idempotency_key=idempotency_key), timeout)
 
     async def get_job(self, job_id: str, *, timeout: float | None = None) -> results.Job:
         """A job as it is now.
@@ -281,7 +216,7 @@ class Dispatch:
             NotFoundError: there is none of that id.
             InvalidRequest: that is no job id.
         """
-        return await self._run(operations.simple("job.get", results.read_job, job_id=job_id), timeout)
+        return await self._driver.run(operations.simple("job.get", results.read_job, job_id=job_id), timeout)
 
     async def cancel_job(self, job_id: str, *, timeout: float | None = None) -> results.Result:
         """Cancel a job: one that waits at once, one that runs as soon as its function lets itself be stopped.
@@ -289,7 +224,9 @@ class Dispatch:
         Raises:
             ConflictError: it has ended.
         """
-        return await self._run(operations.simple("job.cancel", results.read_mapping, job_id=job_id), timeout)
+        return await self._driver.run(
+            operations.simple("job.cancel", results.read_mapping, job_id=job_id), timeout
+        )
 
     async def list_jobs(
         self,
@@ -305,7 +242,7 @@ class Dispatch:
         operation = operations.simple(
             "job.list", results.read_jobs, state=state, queue=queue, name=name, limit=limit, cursor=cursor
         )
-        return await self._run(operation, timeout)
+        return await self._driver.run(operation, timeout)
 
     async def wait(self, id: str, *, timeout: float | None = None) -> results.Outcome:
         """Wait until a job or a workflow run has ended. A failure is an answer too: look at `state`.
@@ -318,7 +255,7 @@ class Dispatch:
             TimeoutError: it has not ended in time; it goes on.
             NotFoundError: there is none of that id.
         """
-        return await self._run(operations.wait(id), timeout, patient=True)
+        return await self._driver.run(operations.wait(id), timeout)
 
     async def list_dead_letters(
         self,
@@ -332,15 +269,17 @@ class Dispatch:
         operation = operations.simple(
             "dlq.list", results.read_dead_letters, queue=queue, limit=limit, cursor=cursor
         )
-        return await self._run(operation, timeout)
+        return await self._driver.run(operation, timeout)
 
     async def replay_dead_letter(self, dlq_id: str, *, timeout: float | None = None) -> results.Result:
         """Run a dead letter again, as a new job; the answer has its `job_id`."""
-        return await self._run(operations.simple("dlq.replay", results.read_mapping, dlq_id=dlq_id), timeout)
+        return await self._driver.run(
+            operations.simple("dlq.replay", results.read_mapping, dlq_id=dlq_id), timeout
+        )
 
     async def list_crons(self, *, timeout: float | None = None) -> results.Result:
         """The server's cron entries, as `crons`."""
-        return await self._run(operations.simple("cron.list", results.read_mapping), timeout)
+        return await self._driver.run(operations.simple("cron.list", results.read_mapping), timeout)
 
     # Workflows.
 
@@ -354,15 +293,17 @@ class Dispatch:
     ) -> results.Run:
         """Start a workflow run. Servers of ours answer at once; the existing Go server when the run has ended."""
         operation = operations.start_workflow(name, input, idempotency_key=idempotency_key)
-        return await self._run(operation, timeout)
+        return await self._driver.run(operation, timeout)
 
     async def get_workflow(self, run_id: str, *, timeout: float | None = None) -> results.Run:
         """A workflow run as it is now."""
-        return await self._run(operations.simple("workflow.get", results.read_run, run_id=run_id), timeout)
+        return await self._driver.run(
+            operations.simple("workflow.get", results.read_run, run_id=run_id), timeout
+        )
 
     async def cancel_workflow(self, run_id: str, *, timeout: float | None = None) -> results.Result:
         """Cancel a workflow run."""
-        return await self._run(
+        return await self._driver.run(
             operations.simple("workflow.cancel", results.read_mapping, run_id=run_id), timeout
         )
 
@@ -371,13 +312,13 @@ class Dispatch:
     ) -> results.Run:
         """Run a workflow run again, from its beginning or from one of its steps."""
         operation = operations.simple("workflow.replay", results.read_run, run_id=run_id, from_step=from_step)
-        return await self._run(operation, timeout)
+        return await self._driver.run(operation, timeout)
 
     async def workflow_timeline(
         self, run_id: str, *, timeout: float | None = None
     ) -> list[results.TimelineEntry]:
         """The recorded steps of a workflow run, in order."""
-        return await self._run(
+        return await self._driver.run(
             operations.simple("workflow.timeline", results.read_timeline, run_id=run_id), timeout
         )
 
@@ -391,7 +332,7 @@ class Dispatch:
     ) -> results.Result:
         """Publish an event for which workflow runs may be waiting; the answer has its `event_id`."""
         operation = operations.publish_event(name, payload, idempotency_key=idempotency_key)
-        return await self._run(operation, timeout)
+        return await self._driver.run(operation, timeout)
 
     # Live events.
 
@@ -408,7 +349,7 @@ class Dispatch:
 
         Source: PROTOCOL.md sections 5 and 9.
         """
-        return self._listen(channel, since, frozenset())
+        return self._driver.listen(channel, since, frozenset())
 
     async def watch(self, id: str) -> Subscription:
         """Listen to one job or workflow run until it ends; the iteration ends with it.
@@ -419,31 +360,27 @@ class Dispatch:
         Raises:
             NotFoundError: there is none of that id.
         """
-        waits = operations.wait(id)
-        if waits.method == "job.wait":
-            subscription = self._listen(f"job:{id}", None, _JOB_ENDS)
-            entity: results.Result = await self._confirm_exists(subscription, self.get_job(id))
-        else:
-            subscription = self._listen(f"workflow:{id}", None, _RUN_ENDS)
-            entity = await self._confirm_exists(subscription, self.get_workflow(id))
-        if entity.get("state") in _ENDED:
-            self._leave(subscription)
+        look = operations.entity(id)
+        subscription = self._driver.listen(look.channel, None, look.ends)
+        try:
+            await subscription
+            entity = await self._driver.run(look.operation, None)
+        except BaseException:
+            await subscription.unsubscribe()
+            raise
+        if entity.get("state") in operations.ENDED:
+            await subscription.unsubscribe()
         return subscription
 
     # Anything else.
 
     async def stats(self, *, timeout: float | None = None) -> results.Result:
         """The server's figures."""
-        return await self._run(operations.simple("stats", results.read_mapping), timeout)
+        return await self._driver.run(operations.simple("stats", results.read_mapping), timeout)
 
     async def ping(self, *, timeout: float | None = None) -> float:
         """The seconds that a round trip to the server takes."""
-        session, loop = self._ready_session(), self._loop
-        begun = loop.time()
-        future: asyncio.Future[RequestSucceeded] = loop.create_future()
-        request = session.ping(tag=future, now=begun, timeout=self._timeout if timeout is None else timeout)
-        await self._answer(session, request, future)
-        return loop.time() - begun
+        return await self._driver.ping(timeout)
 
     async def call(self, method: str, data: Any = None, *, timeout: float | None = None) -> Any:
         """Ask for any method by its name; the answer is its `data` as it is.
@@ -451,151 +388,4 @@ class Dispatch:
         Raises:
             UnsupportedError: the server does not know the method.
         """
-        return await self._run(operations.call(method, data), timeout)
-
-    # How it is done.
-
-    async def _run(self, operation: Operation[T], timeout: float | None, *, patient: bool = False) -> T:
-        session, loop = self._ready_session(), self._loop
-        if timeout is None and not patient:
-            timeout = self._timeout
-        future: asyncio.Future[RequestSucceeded] = loop.create_future()
-        now = loop.time()
-        if operation.waits:
-            request = session.wait(operation.method, operation.data, tag=future, now=now, timeout=timeout)
-        else:
-            request = session.request(
-                operation.method,
-                operation.data,
-                tag=future,
-                now=now,
-                timeout=timeout,
-                retry=operation.retry,
-                key=operation.key,
-                feature=operation.feature,
-            )
-        answer = await self._answer(session, request, future)
-        return operation.read(answer.codec.value(answer.frame, DEFAULT_LIMITS))
-
-    async def _answer(
-        self, session: ClientSession, request: Any, future: asyncio.Future[RequestSucceeded]
-    ) -> RequestSucceeded:
-        line = self._line
-        assert line is not None
-        line.poke()
-        try:
-            return await future
-        except asyncio.CancelledError:
-            session.cancel_request(request, now=self._loop.time())
-            for each in list(self._lines.values()):
-                each.poke()
-            raise
-
-    async def _confirm_exists(self, subscription: Subscription, look: Any) -> Any:
-        try:
-            await subscription
-            return await look
-        except BaseException:
-            self._leave(subscription)
-            look.close()
-            raise
-
-    def _ready_session(self) -> ClientSession:
-        if self._line is None:
-            raise ClosedError(
-                "the client is not connected: use `async with Dispatch(...)`, or await connect() first"
-            )
-        return self._session
-
-    def _listen(self, channel: str, since: Since, until: frozenset[str]) -> Subscription:
-        session = self._ready_session()
-        subscription = Subscription(self, channel, until)
-        subscription._position = session.subscribe(
-            channel, tag=subscription, now=self._loop.time(), since=since
-        )
-        assert self._line is not None
-        self._line.poke()
-        return subscription
-
-    def _leave(self, subscription: Subscription) -> None:
-        if subscription._position is not None and self._line is not None:
-            self._session.unsubscribe(subscription._position, now=self._loop.time())
-            self._line.poke()
-
-    def _consumed(self, subscription: Subscription, count: int) -> None:
-        if subscription._position is not None and self._line is not None:
-            self._session.consumed(subscription._position, count, now=self._loop.time())
-            self._line.poke()
-
-    def _drive(self, session: ClientSession) -> Line:
-        line = Line(session, self._dialer, self._loop, deliver=self._deliver, delegated=self._delegated)
-        self._lines[session] = line
-        return line
-
-    def _delegated(self, session: ClientSession) -> None:
-        line = Line(session, self._dialer, self._loop, deliver=self._deliver, delegated=self._delegated)
-        self._lines[session] = line
-        line.poke()
-
-    def _deliver(self, events: list[ClientEvent]) -> None:
-        """Hand on what a session says. The tags are futures and subscriptions of this client."""
-        for event in events:
-            kind = type(event)
-            if kind is RequestSucceeded:
-                future: Any = event.tag  # type: ignore[union-attr]
-                if not future.done():
-                    future.set_result(event)
-            elif isinstance(event, SubscriptionItem):
-                event.tag._push(event.event)  # type: ignore[attr-defined]
-            else:
-                self._deliver_other(event)
-
-    def _deliver_other(self, event: ClientEvent) -> None:
-        tag: Any = getattr(event, "tag", None)
-        if isinstance(event, (RequestFailed, RequestOutcomeUnknown)):
-            if not tag.done():
-                tag.set_exception(event.error)
-        elif isinstance(event, SubscriptionGap):
-            tag._push(event.gap)
-        elif isinstance(event, SubscriptionStarted):
-            tag._start()
-        elif isinstance(event, SubscriptionEnded):
-            tag._end(event.error)
-        elif isinstance(event, Discarded):
-            _LOGGER.warning("left out what %s sent: %s", self._config.where, event.reason)
-        else:
-            self._changed(event)
-
-    def _changed(self, event: ClientEvent) -> None:
-        where = self._config.where
-        if isinstance(event, Connected):
-            _LOGGER.info(
-                "%sconnected to %s as %s", "re" if event.resumed else "", where, event.peer.session_id
-            )
-            if self._connected is not None and not self._connected.done():
-                self._connected.set_result(event.peer.session_id)
-        elif isinstance(event, Disconnected):
-            wait = event.retry_at - self._loop.time()
-            _LOGGER.warning("disconnected: %s; next attempt in %.1f s", event.cause, wait)
-        elif isinstance(event, Closed):
-            self._over(event)
-
-    def _over(self, event: Closed) -> None:
-        if self._session.state != "closed":
-            return
-        if event.cause is not None:
-            _LOGGER.error("gave up: %s", event.cause)
-        if self._connected is not None and not self._connected.done():
-            self._connected.set_exception(
-                event.cause or ClosedError("the client was closed while it connected")
-            )
-            self._connected.exception()  # seen: whoever awaits connect() gets it too
-        if self._closed is not None and not self._closed.done():
-            self._closed.set_result(None)
-
-
-def _check_seconds(name: str, value: float | None, *, least: float = 0.001) -> None:
-    if value is not None and (
-        isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= least
-    ):
-        raise InvalidRequest(f"{name} must be a number of seconds from {least:g}, got {value!r}")
+        return await self._driver.run(operations.call(method, data), timeout)

@@ -211,12 +211,9 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """asyncio: bytes have come."""
-        wire = self.wire
-        if wire.over:
-            return
-        wire.receive_data(data, now=self._time())
+        self.wire.receive_data(data, now=self._time())
         self._line.pump()
-        if wire.over:
+        if self.wire.over:
             self._finish()
 
     def eof_received(self) -> bool:

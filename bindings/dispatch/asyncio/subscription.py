@@ -13,8 +13,8 @@ from dwp_core.frames import EventHead
 from dwp_core.subscriptions import Gap
 
 if TYPE_CHECKING:
-    from dispatch.asyncio.client import Dispatch
-    from dwp_core.subscriptions import Subscription as Position
+    from dispatch.asyncio.driver import Driver
+    from dwp_core.subscriptions import Subscription as Handle
 
 _ACKNOWLEDGE = 32
 """Events after which the session is told that they were consumed, at the latest."""
@@ -32,11 +32,12 @@ class Subscription:
         ...         return event.kind
     """
 
-    def __init__(self, client: Dispatch, channel: str, until: frozenset[str]) -> None:
+    def __init__(self, driver: Driver, channel: str, until: frozenset[str]) -> None:
         self.channel = channel
         """What was subscribed to."""
-        self._client = client
-        self._position: Position | None = None
+        self._driver = driver
+        self.handle: Handle | None = None
+        """How the session knows it; for the driver."""
         self._until = until
         self._items: deque[EventHead | Gap] = deque()
         self._taken = 0
@@ -48,12 +49,12 @@ class Subscription:
     @property
     def position(self) -> int | None:
         """`seq` of the last event that came in: `subscribe(channel, since=...)` goes on from there, in any process."""
-        return self._position.position if self._position is not None else None
+        return self.handle.position if self.handle is not None else None
 
     async def unsubscribe(self) -> None:
         """Leave. The iteration ends at once, also in other tasks; leaving twice does nothing."""
         self._items.clear()
-        self._client._leave(self)
+        self._driver.leave(self)
 
     def __await__(self) -> Generator[object, None, Subscription]:
         while not self._started and not self._over:
@@ -79,7 +80,7 @@ class Subscription:
         self._taken += 1
         if self._taken >= _ACKNOWLEDGE or not items:
             taken, self._taken = self._taken, 0
-            self._client._consumed(self, taken)
+            self._driver.consumed(self, taken)
         if item.type in self._until:
             await self.unsubscribe()
         return read_event(self.channel, item)
@@ -94,18 +95,21 @@ class Subscription:
         state = "over" if self._over else "confirmed" if self._started else "waiting"
         return f"<Subscription {self.channel!r} {state}, {len(self._items)} unread>"
 
-    # What the client tells.
+    # What the driver tells.
 
-    def _push(self, item: EventHead | Gap) -> None:
+    def push(self, item: EventHead | Gap) -> None:
+        """An event or a gap has come."""
         self._items.append(item)
         if self._waiters:
             self._wake()
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """The server has confirmed it."""
         self._started = True
         self._wake()
 
-    def _end(self, error: DispatchError | None) -> None:
+    def end(self, error: DispatchError | None) -> None:
+        """Nothing more comes."""
         self._over = True
         self._error = error
         self._wake()

@@ -1,0 +1,78 @@
+"""The arguments of a client, judged once for every binding, as the configuration of its session."""
+
+from __future__ import annotations
+
+from dispatch import __version__
+from dispatch.wire import Address
+from dwp_core.client_events import ClientConfig
+from dwp_core.errors import InvalidRequest
+
+EVENT_BUFFER = ClientConfig().event_buffer
+
+_FORMATS = ("json", "msgpack")
+_CODECS = (None, "fast", "portable")
+
+
+def client_config(
+    address: Address,
+    *,
+    format: str,
+    codec: str | None,
+    reconnect: bool,
+    max_retries: int,
+    timeout: float | None,
+    wait_for_server: float,
+    connect_timeout: float,
+    event_buffer: int,
+) -> ClientConfig:
+    """The configuration that these arguments ask for.
+
+    Raises:
+        InvalidRequest: one of them cannot be used; the message names it and says what would be right.
+    """
+    if format not in _FORMATS:
+        raise InvalidRequest(f'format must be "json" or "msgpack", got {format!r}')
+    if codec not in _CODECS:
+        raise InvalidRequest(f'codec must be None, "fast" or "portable", got {codec!r}')
+    _check_count("max_retries", max_retries, least=0)
+    _check_count("event_buffer", event_buffer, least=1)
+    check_seconds("timeout", timeout)
+    check_seconds("wait_for_server", wait_for_server, least=0.0)
+    check_seconds("connect_timeout", connect_timeout)
+    return ClientConfig(
+        format=format,
+        form=codec,
+        reconnect=reconnect,
+        max_retries=max_retries,
+        wait_for_server=wait_for_server,
+        connect_timeout=connect_timeout,
+        event_buffer=event_buffer,
+        version=__version__,
+        where=address.url,
+    )
+
+
+def check_token(token: object) -> None:
+    """Refuse what can be no token.
+
+    Raises:
+        InvalidRequest: it is neither text nor a function that gives it.
+    """
+    if not (isinstance(token, str) or callable(token)):
+        raise InvalidRequest(f"token must be text or a function that gives it, got {type(token).__name__}")
+
+
+def check_seconds(name: str, value: object, *, least: float = 0.001) -> None:
+    """Refuse what can be no time.
+
+    Raises:
+        InvalidRequest: it is neither None nor a number of seconds from `least`.
+    """
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if value is not None and not (number and isinstance(value, (int, float)) and value >= least):
+        raise InvalidRequest(f"{name} must be a number of seconds from {least:g}, got {value!r}")
+
+
+def _check_count(name: str, value: object, *, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InvalidRequest(f"{name} must be an integer from {least}, got {value!r}")
