@@ -31,9 +31,9 @@ _RETRY = {
 }
 
 
-def tables() -> dict[str, Table]:
+def tables() -> dict[str, Table[str]]:
     """Every transition table of the core, by `module:NAME`."""
-    found: dict[int, tuple[str, Table]] = {}
+    found: dict[int, tuple[str, Table[str]]] = {}
     for info in walk_packages(dwp_core.__path__, "dwp_core."):
         module = import_module(info.name)
         for name, value in vars(module).items():

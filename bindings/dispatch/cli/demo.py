@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -238,7 +238,7 @@ class Server:
 
 
 @contextmanager
-def _server(where: Where, log: Path) -> Iterator[Server]:
+def _server(where: Where, log: Path) -> Generator[Server]:
     """The server, from here to the end of the block; stopped as an operator would, killed if that does not help."""
     command = [sys.executable, "-m", "dispatch", "serve", APP]
     command += ["--db", str(where.db), "--port", str(where.port)]
