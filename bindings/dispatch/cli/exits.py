@@ -13,7 +13,7 @@ from dispatch.errors import AuthError, ConnectionError, DispatchError, OutcomeUn
 class Exit(IntEnum):
     """What the exit code says."""
 
-    OK = 0
+    OK = 0  # done
     FAILED = 1  # the server answered: it did not happen (not found, conflict, the job failed, ...)
     USAGE = 2  # the command line is wrong, or something it needs is missing; nothing was asked of a server
     UNREACHABLE = 3  # no connection, or it was lost before anything could have happened
