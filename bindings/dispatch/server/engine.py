@@ -14,12 +14,13 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from dataclasses import replace
+from typing import TypeVar
 
 from dispatch.functions.context import RunContext
 from dispatch.functions.failures import Failure
 from dispatch.functions.registry import Options, Registry
+from dispatch.server.engine_ports import EngineOptions, Scheduler, TimerHandle, Writer
 from dispatch.server.runner import Run, Runner
 from dispatch.server.turns import Claimant, Turn
 from dispatch.store.port import Store
@@ -27,6 +28,8 @@ from dispatch.store.values import Completion, Lease, Standing
 from dwp_core.deadlines import Deadlines
 from dwp_core.errors import DispatchError
 from dwp_core.jobs import SECOND, Job, timeout_error
+
+__all__ = ["Engine", "EngineOptions"]
 
 logger = logging.getLogger("dispatch.engine")
 
@@ -42,61 +45,6 @@ RETRY_FIRST = 0.1
 RETRY_CAP = 5.0
 RESCUE_LIMIT = 1_000
 RESCUE_EVERY = 0.05
-
-
-class Scheduler(Protocol):
-    """What the engine needs of an event loop; an asyncio loop is one."""
-
-    def time(self) -> float:
-        """Monotonic seconds."""
-        ...
-
-    def call_at(self, when: float, callback: Callable[[], object], /) -> TimerHandle:
-        """Call that then."""
-        ...
-
-    def call_soon_threadsafe(self, callback: Callable[[], object], /) -> object:
-        """Call that soon; from any thread."""
-        ...
-
-
-class TimerHandle(Protocol):
-    """A call that was scheduled."""
-
-    def cancel(self) -> None:
-        """Do not call it."""
-        ...
-
-
-class Writer(Protocol):
-    """The way to the store's one writer; `Committer` is it."""
-
-    def submit(
-        self, operation: Callable[[Store], T], done: Callable[[T | None, BaseException | None], None]
-    ) -> None:
-        """Carry the operation out in the next transaction; `done` is called on the engine's loop once it is durable."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class EngineOptions:
-    """How an engine works.
-
-    Attributes:
-        queues: only jobs of these; None for all.
-        concurrency: runs at once.
-        loops: event loops for async functions; they share them when there are more runs.
-        lease_seconds: how long a job is held without a sign of life; a dead server's jobs come back after that.
-        grace_seconds: how long a run may go on after it was asked to stop, before its lease is taken away.
-        poll_seconds: how often to look for jobs that another process put into the same file.
-    """
-
-    queues: tuple[str, ...] | None = None
-    concurrency: int = 64
-    loops: int = 32
-    lease_seconds: float = 30.0
-    grace_seconds: float = 1.0
-    poll_seconds: float = 1.0
 
 
 class Stop(enum.Enum):
@@ -169,6 +117,7 @@ class Engine:
         self._tending = False
         self._backing_off = False
         self._delay = 0.0
+        self._poll_at: float | None = None
         self._deadlines: Deadlines[str] = Deadlines()
         self._timer: TimerHandle | None = None
         self._timer_at = 0.0
@@ -294,8 +243,8 @@ class Engine:
             self._begin(turn.taken)
             if turn.limit and len(turn.taken) == turn.limit:
                 self._hungry = True
-            elif turn.limit and not self._stopping:
-                self._look_again_at(turn.next_run_at)
+            else:
+                self._look_again(turn.next_run_at)
             self._turn()
         self._arm()
         self._check_stopped()
@@ -321,12 +270,18 @@ class Engine:
         except DispatchError as error:  # too many operations wait, or it is closed
             done(None, error)
 
-    def _look_again_at(self, run_at_ns: int | None) -> None:
+    def _look_again(self, run_at_ns: int | None) -> None:
+        """When to ask for jobs without having been notified."""
+        if self._stopping:
+            return
         wait = self._options.poll_seconds
         if run_at_ns is not None and (until := (run_at_ns - self._wall_ns()) / SECOND) > 0:
             # What is due already and was not given out is for other workers: nothing to hurry for.
             wait = min(wait, until)
-        self._deadlines.set(_POLL, self._scheduler.time() + wait)
+        at = self._scheduler.time() + wait
+        if self._poll_at is None or at < self._poll_at:
+            self._poll_at = at
+            self._deadlines.set(_POLL, at)
 
     # ── runs ──
 
@@ -484,6 +439,7 @@ class Engine:
         if key == _TEND:
             self._tend()
         elif key == _POLL:
+            self._poll_at = None
             self.notify()
         elif key == _RETRY:
             self._backing_off = False

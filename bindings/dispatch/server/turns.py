@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dispatch.functions.failures import Failure
 from dispatch.store.port import Store
 from dispatch.store.values import Completion, Lease, Settled
-from dwp_core.jobs import Job
+from dwp_core.jobs import RETRYING, Job
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Turn:
         limit: jobs to take; 0 for none.
         taken: the answer: the jobs taken.
         lost: the answer: what was not written because its lease was lost before.
-        next_run_at: the answer: when the next delayed job is due; asked only when there were free slots left.
+        next_run_at: the answer: when a job is due that could not be taken yet; None when none is known of.
     """
 
     __slots__ = ("cancelled", "completed", "failed", "limit", "lost", "next_run_at", "released", "taken")
@@ -72,9 +72,10 @@ class Turn:
         """Inside a transaction. May be done again when the transaction was undone: only the last time counts."""
         now_ns = claimant.wall_ns()
         self.lost = []
+        self.next_run_at = None
         if self.completed:
             leases = [completion.lease for completion in self.completed]
-            self._note_lost(leases, store.complete(self.completed, now_ns=now_ns))
+            self._note(leases, store.complete(self.completed, now_ns=now_ns))
         for lease, failure in self.failed:
             settled = store.fail(
                 lease,
@@ -83,13 +84,16 @@ class Turn:
                 jitter=claimant.jitter(),
                 retryable=not failure.permanent,
             )
-            self._note_lost([lease], [settled])
+            self._note([lease], [settled])
+            if settled is not None and settled.state == RETRYING:
+                self._wait_for(settled.run_at)
         for lease in self.cancelled:
-            self._note_lost([lease], [store.confirm_cancel(lease, now_ns=now_ns)])
+            self._note([lease], [store.confirm_cancel(lease, now_ns=now_ns)])
         if self.released:
-            self._note_lost(self.released, store.release(self.released, now_ns=now_ns))
+            self._note(self.released, store.release(self.released, now_ns=now_ns))
         self.taken = self._take(store, claimant, now_ns) if self.limit else []
-        self.next_run_at = store.next_run_at() if len(self.taken) < self.limit else None
+        if len(self.taken) < self.limit:
+            self._wait_for(store.next_run_at())
 
     def _take(self, store: Store, claimant: Claimant, now_ns: int) -> list[Job]:
         return store.claim(
@@ -101,6 +105,10 @@ class Turn:
             queues=claimant.queues,
         )
 
-    def _note_lost(self, leases: list[Lease], settled: list[Settled | None]) -> None:
+    def _wait_for(self, run_at: int | None) -> None:
+        if run_at is not None and (self.next_run_at is None or run_at < self.next_run_at):
+            self.next_run_at = run_at
+
+    def _note(self, leases: list[Lease], settled: list[Settled | None]) -> None:
         if None in settled:
             self.lost += [lease for lease, what in zip(leases, settled, strict=True) if what is None]
