@@ -11,7 +11,7 @@ What the server sends never raises. What the application asks wrongly raises bef
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from enum import Enum
+from enum import StrEnum
 from itertools import count
 
 from dwp_core import client_states as states
@@ -53,7 +53,7 @@ _TAKES_NO_REQUESTS = ErrorDetail(UNKNOWN_METHOD, "this client takes no requests"
 _DRAIN_SECONDS, _RETRY_SECONDS = 5.0, 1.0
 
 
-class _Timer(Enum):
+class _Timer(StrEnum):
     ATTEMPT = "attempt"
     RETRY = "retry"
     LIVENESS = "liveness"
@@ -179,7 +179,16 @@ class ClientSession:
         if self.state in _REFUSES:
             raise self._refusal()
         calls = self._calls
-        calls.check_room()
+        table = calls.table
+        at_once = (
+            self.state == states.READY
+            and not table.waiting
+            and not calls.blocked
+            and len(table.flying) < calls.limit
+            and method != _WORKFLOW_START
+        )
+        if not at_once:
+            calls.check_room()
         request = Request(
             next(self._outbox.ids),
             method,
@@ -191,13 +200,12 @@ class ClientSession:
             expires=None if timeout is None else now + timeout,
             feature=feature,
         )
-        table = calls.table
-        if self.state != states.READY or table.waiting or not calls.has_room() or method == _WORKFLOW_START:
-            table.wait(request)
-            self._send_waiting(now)
-        else:
+        if at_once:
             table.fly(request)
             calls.send(request, now)
+        else:
+            table.wait(request)
+            self._send_waiting(now)
         return request
 
     def wait(

@@ -19,6 +19,7 @@ from dwp_core.client_events import (
 from dwp_core.codec import Codec
 from dwp_core.codec.payload import encode_payload
 from dwp_core.deadlines import Deadlines
+from dwp_core.effects import SendMessage
 from dwp_core.errors import (
     TOO_LARGE,
     ClosedError,
@@ -29,7 +30,7 @@ from dwp_core.errors import (
     TimeoutError,
     UnsupportedError,
 )
-from dwp_core.frames import PING, Frame
+from dwp_core.frames import PING, REQUEST, Frame
 from dwp_core.outbox import Outbox
 from dwp_core.peer import IDEMPOTENCY, WAIT, Peer
 from dwp_core.requests import Purpose, Request, RequestTable
@@ -51,11 +52,11 @@ class Calls:
         "_config",
         "_events",
         "_keys_honoured",
-        "_limit",
         "_looks",
         "_outbox",
         "_peer",
         "blocked",
+        "limit",
         "table",
     )
 
@@ -68,7 +69,8 @@ class Calls:
         self._events = events
         self._looks: Deadlines[str] = Deadlines()
         self._peer: Peer | None = None
-        self._limit = 0
+        self.limit = 0
+        """How many requests may be in flight."""
         self._keys_honoured = False
 
     @property
@@ -96,7 +98,7 @@ class Calls:
     def connected(self, peer: Peer) -> None:
         """Messages can be sent."""
         self._peer = peer
-        self._limit = peer.limits.in_flight
+        self.limit = min(peer.limits.in_flight, self._config.max_requests)
         self._keys_honoured = IDEMPOTENCY in peer.features
 
     def disconnected(self, cause: DispatchError) -> None:
@@ -126,10 +128,6 @@ class Calls:
 
     # Sending.
 
-    def has_room(self) -> bool:
-        """Whether one more request may be in flight."""
-        return not self.blocked and len(self.table.flying) < self._limit
-
     def send(self, request: Request, now: float) -> None:
         """Send a request that is already in flight by the table."""
         peer = self._peer
@@ -148,12 +146,16 @@ class Calls:
         if len(data) > peer.limits.payload:
             self._refuse(request, self._too_large(request, len(data), peer))
             return
-        self._outbox.request(request.id, method, data, now)
+        outbox = self._outbox
+        codec = outbox.codec
+        ts = outbox.epoch_ns + int(now * 1e9)
+        message = codec.encode(REQUEST, request.id, method=method, data=data, ts=ts)
+        outbox.effects.append(SendMessage(message, codec.binary, request.id))
 
     def send_waiting(self, now: float) -> None:
         """Send what waits, oldest first, as long as there is room."""
         table = self.table
-        while table.waiting and self.has_room():
+        while table.waiting and not self.blocked and len(table.flying) < self.limit:
             request = next(iter(table.waiting.values()))
             if request.doubtful and not request.may_be_repeated(keys_honoured=self._keys_honoured):
                 table.drop(request.id)

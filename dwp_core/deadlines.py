@@ -6,12 +6,10 @@ come up or outnumber the live ones, so that setting and cancelling cost next to 
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from heapq import heapify, heappop, heappush
-from itertools import count
 from typing import Generic, TypeVar
 
-K = TypeVar("K", bound=Hashable)
+K = TypeVar("K", bound=str)
 
 _SLACK = 64
 
@@ -28,12 +26,13 @@ class Deadlines(Generic[K]):
         (None, 'ping', None)
     """
 
-    __slots__ = ("_heap", "_order", "_when")
+    __slots__ = ("_full", "_heap", "_when")
 
     def __init__(self) -> None:
         self._when: dict[K, float] = {}
-        self._heap: list[tuple[float, int, K]] = []
-        self._order = count()
+        self._heap: list[tuple[float, K]] = []
+        self._full = _SLACK
+        """How long the heap may get before it is looked through for entries that are no longer wanted."""
 
     def __len__(self) -> int:
         return len(self._when)
@@ -42,10 +41,11 @@ class Deadlines(Generic[K]):
         """Set or move the deadline of `key`."""
         self._when[key] = when
         heap = self._heap
-        heappush(heap, (when, next(self._order), key))
-        if len(heap) > 2 * len(self._when) + _SLACK:
-            self._heap = [(at, order, k) for at, order, k in heap if self._when.get(k) == at]
+        heappush(heap, (when, key))
+        if len(heap) > self._full:
+            self._heap = [(at, k) for k, at in self._when.items()]
             heapify(self._heap)
+            self._full = 2 * len(self._heap) + _SLACK
 
     def cancel(self, key: K) -> None:
         """Forget the deadline of `key`, if it has one."""
@@ -61,7 +61,7 @@ class Deadlines(Generic[K]):
         """The earliest deadline; None when there is none."""
         heap, when = self._heap, self._when
         while heap:
-            at, _, key = heap[0]
+            at, key = heap[0]
             if when.get(key) == at:
                 return at
             heappop(heap)
@@ -72,6 +72,6 @@ class Deadlines(Generic[K]):
         at = self.next
         if at is None or at > now:
             return None
-        key = heappop(self._heap)[2]
+        key = heappop(self._heap)[1]
         del self._when[key]
         return key

@@ -26,12 +26,6 @@ class Outbox:
         self.epoch_ns = epoch_ns
         self.effects: list[Effect] = []
 
-    def request(self, id: str, method: str, data: bytes, now: float) -> None:
-        """Send a request whose answer somebody waits for."""
-        codec = self.codec
-        message = codec.encode("request", id, method=method, data=data, ts=self.epoch_ns + int(now * 1e9))
-        self.effects.append(SendMessage(message, codec.binary, id))
-
     def frame(
         self,
         type: str,

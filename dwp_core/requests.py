@@ -120,7 +120,8 @@ class RequestTable:
     def fly(self, request: Request) -> None:
         """Take up a request that is sent this moment."""
         self.flying[request.id] = request
-        self._arm(request)
+        if request.expires is not None:
+            self._deadlines.set(request.id, request.expires)
 
     def park(self, request: Request) -> None:
         """Take up a request that is not to be sent before `unpark`."""
