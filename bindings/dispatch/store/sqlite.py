@@ -11,6 +11,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from heapq import merge
 from itertools import islice
 from typing import Any
@@ -94,8 +95,10 @@ class SqliteStore(WritingOperations, SqliteReading):
     def _roll_back(self) -> None:
         # What was found in this transaction may never have been.
         self._known_names.clear()
-        if self._db.in_transaction:
-            self._execute("ROLLBACK")
+        # Why it is rolled back is what people have to know, not that this failed as well.
+        with suppress(sqlite3.Error):
+            if self._db.in_transaction:
+                self._execute("ROLLBACK")
 
     # -- jobs
 

@@ -41,6 +41,7 @@ def open_file(
         log_id = prepare(connection, path, new_log_id)
         _use_wal(connection, path, busy_seconds)
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         connection.execute(f"PRAGMA journal_size_limit = {_KEPT_WAL_BYTES}")
     except sqlite3.Error as error:
@@ -90,7 +91,7 @@ def _create(path: str) -> None:
 
 def _connect(path: str, busy_seconds: float) -> sqlite3.Connection:
     try:
-        connection = sqlite3.connect(
+        return sqlite3.connect(
             path,
             timeout=busy_seconds,
             isolation_level=None,
@@ -100,8 +101,6 @@ def _connect(path: str, busy_seconds: float) -> sqlite3.Connection:
         )
     except sqlite3.Error as error:
         raise explain(path, error) from error
-    connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-    return connection
 
 
 def _use_wal(connection: sqlite3.Connection, path: str, busy_seconds: float) -> None:
