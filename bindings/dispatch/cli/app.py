@@ -16,7 +16,7 @@ import typer
 from dispatch import __version__
 from dispatch.cli.ask import register_commands
 from dispatch.cli.demo import register_demo
-from dispatch.cli.exits import Exit, UsageError, exit_for, hint_for
+from dispatch.cli.exits import CommandFailed, Exit, UsageError, exit_for, hint_for
 from dispatch.cli.output import Output, ReaderGone
 from dispatch.cli.serving import register_serve
 from dispatch.errors import DispatchError
@@ -71,6 +71,9 @@ def run(argv: list[str]) -> int:
     except UsageError as error:
         output.problem(str(error))
         return Exit.USAGE
+    except CommandFailed as error:
+        output.problem(str(error))
+        return Exit.FAILED
     except DispatchError as error:
         exit_code = exit_for(error)
         output.problem(str(error), code=error.code, hint=hint_for(exit_code))

@@ -67,7 +67,11 @@ def talk(target: Target, work: Callable[[Dispatch], Awaitable[T]]) -> T:
     """
     try:
         client = Dispatch(
-            url=target.url, token=target.token, timeout=target.timeout, reconnect=target.reconnect
+            url=target.url,
+            token=target.token,
+            timeout=target.timeout,
+            connect_timeout=target.timeout,
+            reconnect=target.reconnect,
         )
     except (InvalidRequest, TypeError) as error:
         raise UsageError(str(error)) from None

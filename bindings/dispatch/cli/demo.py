@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import json
 import os
 import secrets
 import socket
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Generator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,14 +28,12 @@ from rich.markup import escape
 from dispatch import Dispatch
 from dispatch.cli import SERVER_MODULES, how_to_install, missing_of
 from dispatch.cli.ask import JsonOption
-from dispatch.cli.exits import Exit, UsageError
+from dispatch.cli.exits import CommandFailed, Exit, UsageError
 from dispatch.cli.output import Output, event_line, event_record, state_text
-from dispatch.errors import ConnectionError, TimeoutError
 from dispatch.results import Event
 
 APP = "dispatch.cli.demo_app"
 USUAL_PORT = 8080
-START_SECONDS = 30.0
 SHOW_SECONDS = 60.0
 STOP_SECONDS = 10.0
 
@@ -79,28 +76,11 @@ def demo(
     if missing:
         raise UsageError(how_to_install("the demo's server", missing, "server"))
     output = Output(machine=as_json)
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dispatch-demo-")))
-        where = Where(db or folder / "demo.db", _free_port(port), secrets.token_urlsafe(24))
-        server = stack.enter_context(_server(where, folder / "server.log"))
-        output.note(f"server: process {server.process.pid}, {where.url}, {where.db}")
-        show = asyncio.run(_show(where, server, output))
+    with tempfile.TemporaryDirectory(prefix="dispatch-demo-") as folder:
+        show = asyncio.run(_demo(db or Path(folder, "demo.db"), _port(port), output))
     _summary(show, output)
     if not show.as_expected:
         raise typer.Exit(Exit.FAILED)
-
-
-@dataclass(frozen=True, slots=True)
-class Where:
-    """The demo's server: its file, its port and the key that only this demo has."""
-
-    db: Path
-    port: int
-    token: str = field(repr=False)
-
-    @property
-    def url(self) -> str:
-        return f"ws://127.0.0.1:{self.port}/dwp"
 
 
 @dataclass(slots=True)
@@ -131,49 +111,81 @@ class Show:
         )
 
 
-async def _show(where: Where, server: Server, output: Output) -> Show:
-    client = Dispatch(url=where.url, token=where.token, wait_for_server=START_SECONDS)
+async def _demo(db: Path, port: int, output: Output) -> Show:
+    """The server, the jobs, and everything that happens to them."""
+    # A key that only this demo has. It travels in the environment: arguments can be read by everybody on the machine.
+    token = secrets.token_urlsafe(24)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "dispatch", "serve", APP, "--json"),
+        *("--db", str(db), "--port", str(port), "--lease", "5"),
+        env={**os.environ, "DISPATCH_TOKENS": token},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        # Ctrl-C is for the demo, which then stops its server.
+        start_new_session=True,
+    )
+    log = asyncio.ensure_future(_log_of(process))
     try:
         async with asyncio.timeout(SHOW_SECONDS):
-            await _connect(client, server)
-            show = Show(started=time.perf_counter())
-            subscription = await client.subscribe("firehose")
-            for name, payload, options in JOBS:
-                job = await client.enqueue(name, payload, **options)
-                show.names[job["job_id"]] = name
-            async for event in subscription:
-                if event["data"].get("job_id") not in show.names:
-                    continue  # a file that was given may hold older jobs
-                _note(event, show, output)
-                if show.over:
-                    break
-            show.ended = time.perf_counter()
-            show.dead_letters = [
-                entry
-                for entry in (await client.list_dead_letters())["entries"]
-                if entry.get("job_id") in show.names
-            ]
-            return show
+            url = await _ready(process, log)
+            output.note(f"server: process {process.pid}, {url}, {db}")
+            return await _show(url, token, output)
     except builtins.TimeoutError:
-        raise TimeoutError(
-            f"the demo did not end within {SHOW_SECONDS:g} seconds; the server's log ends with:\n{server.tail()}"
-        ) from None
+        raise CommandFailed(f"the demo did not end within {SHOW_SECONDS:g} seconds") from None
     finally:
-        await client.close()
+        await _stop(process, log)
 
 
-async def _connect(client: Dispatch, server: Server) -> None:
-    """Connects as soon as the server listens; says why when it has ended instead."""
-    connecting = asyncio.ensure_future(client.connect())
-    ended = asyncio.ensure_future(asyncio.to_thread(server.process.wait))
-    done, _ = await asyncio.wait((connecting, ended), return_when=asyncio.FIRST_COMPLETED)
-    if connecting in done:
-        await connecting
-        return
-    connecting.cancel()
-    raise ConnectionError(
-        f"the demo's server ended with exit code {server.process.returncode}:\n{server.tail()}"
-    )
+async def _ready(process: asyncio.subprocess.Process, log: asyncio.Future[str]) -> str:
+    """Where the server listens, as soon as it does.
+
+    Raises:
+        CommandFailed: it ended instead, and why.
+    """
+    assert process.stdout is not None
+    line = await process.stdout.readline()
+    if not line:
+        raise CommandFailed(f"the demo's server did not start:\n{(await log).strip()}")
+    url: str = json.loads(line)["ready"]["url"]
+    return url
+
+
+async def _log_of(process: asyncio.subprocess.Process) -> str:
+    """All that the server logs; read while it runs, so that it never waits for its reader."""
+    assert process.stderr is not None
+    return (await process.stderr.read()).decode(errors="replace")
+
+
+async def _stop(process: asyncio.subprocess.Process, log: asyncio.Future[str]) -> None:
+    """Stop the server as an operator would; kill it only if that does not help."""
+    if process.returncode is None:
+        process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), STOP_SECONDS)
+        except builtins.TimeoutError:
+            process.kill()
+            await process.wait()
+    await log
+
+
+async def _show(url: str, token: str, output: Output) -> Show:
+    async with Dispatch(url=url, token=token) as client:
+        show = Show(started=time.perf_counter())
+        subscription = await client.subscribe("firehose")
+        for name, payload, options in JOBS:
+            job = await client.enqueue(name, payload, **options)
+            show.names[job.job_id] = name
+        async for event in subscription:
+            if event["data"].get("job_id") not in show.names:
+                continue  # a file that was given may hold older jobs
+            _note(event, show, output)
+            if show.over:
+                break
+        show.ended = time.perf_counter()
+        letters = (await client.list_dead_letters()).entries
+        show.dead_letters = [entry for entry in letters if entry.get("job_id") in show.names]
+        return show
 
 
 def _note(event: Event, show: Show, output: Output) -> None:
@@ -225,55 +237,14 @@ def _summary(show: Show, output: Output) -> None:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
-    """The server process, and where it logs to."""
-
-    process: subprocess.Popen[bytes]
-    log: Path
-
-    def tail(self) -> str:
-        """The end of its log."""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
-
-
-@contextmanager
-def _server(where: Where, log: Path) -> Generator[Server]:
-    """The server, from here to the end of the block; stopped as an operator would, killed if that does not help."""
-    command = [sys.executable, "-m", "dispatch", "serve", APP]
-    command += ["--db", str(where.db), "--port", str(where.port)]
-    # The key travels in the environment: arguments can be read by everybody on the machine.
-    environment = {**os.environ, "DISPATCH_TOKENS": where.token, "PYTHONUNBUFFERED": "1"}
-    with log.open("wb") as sink:
-        process = subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=sink,
-            start_new_session=True,
-        )
-    try:
-        yield Server(process, log)
-    finally:
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _free_port(wanted: int | None) -> int:
-    """The port that was asked for; else 8080 if it is free; else any that is."""
-    if wanted:
+def _port(wanted: int | None) -> int:
+    """The port that was asked for; else 8080 if it is free; else any, which the server chooses."""
+    if wanted is not None:
         return wanted
-    for candidate in (0,) if wanted == 0 else (USUAL_PORT, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", candidate))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise UsageError("no port is free on 127.0.0.1; say which to take with --port")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", USUAL_PORT))
+        except OSError:
+            return 0
+    return USUAL_PORT

@@ -27,6 +27,10 @@ class UsageError(Exception):
     """The command line asks for something that cannot be asked for; nothing was sent."""
 
 
+class CommandFailed(Exception):
+    """The command was right and did what it could, and it did not come about."""
+
+
 _BY_ERROR: tuple[tuple[type[DispatchError], Exit], ...] = (
     # The first that matches counts: the narrower before the wider.
     (AuthError, Exit.DENIED),

@@ -26,7 +26,7 @@ Examples:
 
   DISPATCH_TOKENS=dk_secret dispatch serve app.py --host 0.0.0.0
 
-  dispatch serve                                 no functions: for clients of jobs that others run
+  dispatch serve                                 app.py if there is one; else jobs wait for a server that runs them
 """
 
 
@@ -47,28 +47,83 @@ def serve(
     queues: Annotated[
         list[str] | None,
         typer.Option(
-            "--queues", help="Run only jobs of these queues (commas, or several times).", show_default="all"
+            "--queues",
+            "-q",
+            help="Run only jobs of these queues (commas between them, or repeat).",
+            metavar="NAMES",
+            show_default="all",
         ),
     ] = None,
     token: Annotated[
         list[str] | None,
         typer.Option(
             "--token",
-            help="A key that is accepted, with its scopes: KEY or KEY:job:write,job:read. Repeatable; better in"
-            " DISPATCH_TOKENS (spaces between keys), since anybody on the machine can read arguments.",
+            envvar="DISPATCH_TOKENS",
+            help="A key that is accepted, and what it may do: KEY or KEY:job:write,job:read. Repeat for more. Better in"
+            " the environment, with spaces between them: arguments can be read by everybody on the machine.",
             metavar="KEY[:SCOPES]",
             show_default=False,
         ),
     ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option("--insecure", help="Listen on other addresses without keys, too.", show_default=False),
+    ] = False,
     concurrency: Annotated[
         int | None, typer.Option("--concurrency", "-c", help="Jobs that run at once.", min=1)
     ] = None,
     drain: Annotated[
         float,
-        typer.Option("--drain", help="Seconds that running jobs have to end when the server stops.", min=0),
+        typer.Option(
+            "--drain", help="Seconds that running jobs have to end when it stops.", min=0, metavar="SECONDS"
+        ),
     ] = 10.0,
+    lease: Annotated[
+        float | None,
+        typer.Option(
+            "--lease",
+            help="Seconds after which the jobs of a server that died are taken over.",
+            min=0.1,
+            metavar="SECONDS",
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Say that it is ready in JSON.", show_default=False)
+    ] = False,
 ) -> None:
-    """Serve: listen, keep jobs in a file, run functions. Ctrl-C stops it gracefully; a second one at once."""
+    """Serve: listen, keep jobs in a file, run functions. Ctrl-C stops it gracefully, a second one at once."""
     missing = missing_of(SERVER_MODULES)
     if missing:
         raise UsageError(how_to_install("dispatch serve", missing, "server"))
+    from dispatch.server.serve import ServeOptions
+    from dispatch.server.serve import serve as run_server
+
+    options = ServeOptions(
+        app=app,
+        host=host,
+        port=port,
+        db=db,
+        queues=_names(queues),
+        concurrency=concurrency,
+        tokens=tuple(token or ()),
+        insecure=insecure,
+        drain_seconds=drain,
+        lease_seconds=lease,
+        json=as_json,
+    )
+    raise typer.Exit(run_server(options))
+
+
+def _names(texts: list[str] | None) -> tuple[str, ...] | None:
+    """Names with commas between them, from one option or several.
+
+    Example:
+        >>> _names(["mail, images", "default"])
+        ('mail', 'images', 'default')
+    """
+    if not texts:
+        return None
+    names = tuple(name.strip() for text in texts for name in text.split(",") if name.strip())
+    if not names:
+        raise UsageError("--queues names no queue; leave it away for all of them")
+    return names
