@@ -38,7 +38,6 @@ class Drive:
 
     def __init__(self, settings: int) -> None:
         config = ServerConfig(
-            form="portable" if settings & 1 else None,
             credits=3 if settings & 2 else 1000,
             in_flight=4 if settings & 2 else 1024,
             subscriptions=3,
@@ -46,7 +45,8 @@ class Drive:
         )
         self.now = 100.0
         self.log: list[LoggedEvent] = []
-        self.hub = Hub(log="log-1", epoch_ns=10**18, ring=4 if settings & 4 else 64)
+        form = "portable" if settings & 1 else None
+        self.hub = Hub(log="log-1", epoch_ns=10**18, ring=4 if settings & 4 else 64, form=form)
         self.session = ServerSession(
             config=config, hub=self.hub, session_id="ws_1", now=self.now, epoch_ns=10**18, owner=self
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from dispatch.server.connection import Connection
+from dispatch.server.connection import Connection, Outbox
 from dispatch.server.ws import frame_all
 from dispatch.store.port import ReadableStore
 from dispatch.store.values import Tenant
@@ -110,12 +110,14 @@ class Broker:
 
     Args:
         hub: decides who gets what.
+        outbox: where output is collected until the turn ends.
         waits: who waits for the end of a job.
         now: monotonic seconds.
     """
 
-    def __init__(self, hub: Hub, waits: Waits, now: Callable[[], float]) -> None:
+    def __init__(self, hub: Hub, outbox: Outbox, waits: Waits, now: Callable[[], float]) -> None:
         self._hub = hub
+        self._outbox = outbox
         self._waits = waits
         self._now = now
 
@@ -124,8 +126,10 @@ class Broker:
         now = self._now()
         for fanout in self._hub.publish(events, now=now):
             wire = frame_all(fanout.messages, binary=fanout.binary)
+            writes = self._outbox.writes
             for connection in fanout.to:
-                connection.send_fanout(fanout, wire)
+                connection.send_fanout(fanout, wire, writes)
+            self._outbox.arm()
         for connection in self._hub.take_behind():
             connection.session.pump(now=now)
             connection.touch()

@@ -34,27 +34,43 @@ logger = logging.getLogger("dispatch.server")
 class Outbox:
     """The connections that have something to write, until the turn of the loop ends."""
 
-    __slots__ = ("_loop", "_waiting")
+    __slots__ = ("_armed", "_loop", "_turns", "_writes")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._waiting: list[Connection] = []
+        self._armed = False
+        self._turns: list[Connection] = []
+        self._writes: list[Connection] = []
 
     def add(self, connection: Connection) -> None:
         """Have `end_turn` of this connection called when the turn is over."""
-        if not self._waiting:
+        self._turns.append(connection)
+        self.arm()
+
+    def arm(self) -> None:
+        """Have `flush` called when the turn is over."""
+        if not self._armed:
+            self._armed = True
             self._loop.call_soon(self.flush)
-        self._waiting.append(connection)
+
+    @property
+    def writes(self) -> list[Connection]:
+        """Connections that have bytes to write and nothing else to do: append, and `arm`."""
+        return self._writes
 
     def flush(self) -> None:
         """The turn is over."""
-        waiting, self._waiting = self._waiting, []
-        for connection in waiting:
+        self._armed = False
+        turns, self._turns = self._turns, []
+        for connection in turns:
             try:
                 connection.end_turn()
             except Exception:  # one connection that fails must not cost the others their answers
                 logger.exception("%s failed and was dropped", connection.session.session_id)
                 connection.abort_transport("internal error")
+        writes, self._writes = self._writes, []
+        for connection in writes:
+            connection.flush()
 
 
 class Connection:
@@ -165,8 +181,11 @@ class Connection:
         """Queue messages."""
         raise NotImplementedError
 
-    def send_fanout(self, fanout: Fanout, wire: bytes) -> None:
-        """Queue the events of a fan-out, as messages or as the WebSocket frames that were made of them once."""
+    def send_fanout(self, fanout: Fanout, wire: bytes, writes: list[Connection]) -> None:
+        """Queue the events of a fan-out: its messages, or the WebSocket frames that were made of them once for all.
+
+        Where nothing was queued before, the connection goes to the `writes` of the outbox.
+        """
         raise NotImplementedError
 
     def flush(self) -> None:

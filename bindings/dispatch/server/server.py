@@ -76,6 +76,7 @@ class DispatchServer:
         self._retention = retention or Retention()
         self._connections: set[Connection] = set()
         self._no_connections: asyncio.Event | None = None
+        self._started = False
         self._draining_until: float | None = None
         self._purge_timer: asyncio.TimerHandle | None = None
         self.loop: asyncio.AbstractEventLoop
@@ -100,7 +101,7 @@ class DispatchServer:
         self.outbox = Outbox(loop)
         self.committer = Committer(self._store, deliver=loop.call_soon_threadsafe, on_events=self._publish)
         self.waits = Waits(self.committer.read)
-        self._broker = Broker(self.hub, self.waits, self.now)
+        self._broker = Broker(self.hub, self.outbox, self.waits, self.now)
         self.engine = Engine(
             self.committer,
             self._registry,
@@ -119,6 +120,7 @@ class DispatchServer:
 
         self.engine.start(done)
         await started
+        self._started = True
         self._purge_timer = loop.call_later(_PURGE_EVERY, self._purge)
 
     async def stop(self, drain_seconds: float = 10.0) -> None:
@@ -139,6 +141,11 @@ class DispatchServer:
             for connection in list(self._connections):
                 self.drain_connection(connection)
             self.waits.expire_all()
+
+    @property
+    def serving(self) -> bool:
+        """Whether requests are taken: started, and not yet told to drain."""
+        return self._started and self._draining_until is None
 
     # What connections ask.
 

@@ -60,6 +60,7 @@ class WebSocketConnection(Connection, asyncio.Protocol):
         "_out",
         "_protocol",
         "_reading_paused",
+        "_special",
         "_transport",
         "_unsent",
         "_write_paused",
@@ -74,6 +75,7 @@ class WebSocketConnection(Connection, asyncio.Protocol):
         self._out: list[bytes] = []
         self._fragments: list[bytes] | None = None
         self._backlog: list[bytes] | None = None
+        self._special = False
         self._reading_paused = False
         self._write_paused = False
         self._unsent = 0
@@ -133,7 +135,7 @@ class WebSocketConnection(Connection, asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The socket does not take what we write as fast as we write it."""
-        self._write_paused = True
+        self._write_paused = self._special = True
         self._unsent = self._buffered()
         self.session.write_blocked(now=self.server.now())
         self.touch()
@@ -155,23 +157,30 @@ class WebSocketConnection(Connection, asyncio.Protocol):
                 put(message)
             self._out += protocol.data_to_send()
 
-    def send_fanout(self, fanout: Fanout, wire: bytes) -> None:
-        if self._protocol.state is OPEN:
-            self._out.append(wire)
-            self.touch()
+    def send_fanout(self, fanout: Fanout, wire: bytes, writes: list[Connection]) -> None:
+        out = self._out
+        if not out:
+            writes.append(self)
+        out.append(wire)
 
     def flush(self) -> None:
         out = self._out
         transport = self._transport
-        if out and transport is not None and not transport.is_closing():
+        if out and transport is not None:
             self._out = []
             transport.write(out[0] if len(out) == 1 else b"".join(out))
-            if self._write_paused and self._buffered() > UNSENT_LIMIT:
-                self._pause_reading()
+        if self._special:
+            self._flush_special()
+
+    def _flush_special(self) -> None:
+        """What few connections need after their output was written: back-pressure, or the end."""
+        if self._write_paused and self._buffered() > UNSENT_LIMIT:
+            self._pause_reading()
         if self._backlog is not None:
             self._read_on()
-        if self._protocol.eof_sent and transport is not None:
-            transport.close()
+        if self._protocol.eof_sent and self._transport is not None:
+            self._transport.close()
+        self._special = self._write_paused or self._backlog is not None
 
     def close_transport(self, code: int, reason: str) -> None:
         try:
@@ -240,6 +249,7 @@ class WebSocketConnection(Connection, asyncio.Protocol):
         if len(messages) > session.room and session.identity is not None and not session.features:
             room = max(session.room, 0)
             self._backlog = messages[room:]
+            self._special = True
             messages = messages[:room]
             self._pause_reading()
         now = self.server.now()
@@ -281,6 +291,7 @@ class WebSocketConnection(Connection, asyncio.Protocol):
             self._out += [data for data in out if data]
             self.touch()
         if protocol.eof_sent:
+            self._special = True
             self.session.transport_closed(now=self.server.now(), reason=str(protocol.parser_exc or "closed"))
             self.take_up()
 
