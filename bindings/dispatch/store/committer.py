@@ -191,8 +191,8 @@ class _Lane(Generic[S]):
             waiting = self._queue.get()
             if waiting is not None:
                 left.append(waiting)
-        if left:
-            self._queue.put(None)
+        # The mark that ends the thread was among them.
+        self._queue.put(None)
         return left
 
     def _work(self) -> None:
