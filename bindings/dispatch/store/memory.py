@@ -12,7 +12,7 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from functools import partial
 from heapq import merge
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any, NamedTuple, TypeVar
 
 from dispatch.store.reading import owns
@@ -258,7 +258,8 @@ class MemoryStore(WritingOperations):
         self._set(self._dead_letters, entry.id, entry)
 
     def _last_event_before(self, cutoff_ns: int, limit: int) -> int:
-        return max((event.seq for event in self._events_kept[:limit] if event.ts_ns < cutoff_ns), default=0)
+        older = takewhile(lambda event: event.ts_ns < cutoff_ns, self._events_kept[:limit])
+        return max((event.seq for event in older), default=0)
 
     def _drop_events(self, through: int) -> None:
         count = through + 1 - self.span().oldest

@@ -11,7 +11,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from heapq import merge
 from itertools import islice
 from typing import Any
@@ -188,8 +188,13 @@ class SqliteStore(WritingOperations, SqliteReading):
     # -- retention
 
     def _last_event_before(self, cutoff_ns: int, limit: int) -> int:
-        (seq,) = self._execute(_LAST_EVENT_BEFORE, (limit, cutoff_ns)).fetchone()
-        return seq or 0
+        last = 0
+        with closing(self._execute(_OLDEST_EVENTS, (limit,))) as events:
+            for seq, ts_ns in events:
+                if ts_ns >= cutoff_ns:
+                    break
+                last = seq
+        return last
 
     def _drop_events(self, through: int) -> None:
         self._execute("DELETE FROM events WHERE seq <= ?", (through,))
@@ -270,6 +275,4 @@ _ADD_DEAD_LETTER = (
     f"INSERT INTO dead_letters ({', '.join(DEAD_LETTER_COLUMNS)}) VALUES ({_marks(len(DEAD_LETTER_COLUMNS))})"
 )
 _NOTE_REPLAY = "UPDATE dead_letters SET replayed_at = ?, replayed_as = ? WHERE id = ?"
-_LAST_EVENT_BEFORE = """
-    SELECT max(seq) FROM (SELECT seq, ts_ns FROM events ORDER BY seq LIMIT ?) WHERE ts_ns < ?
-"""
+_OLDEST_EVENTS = "SELECT seq, ts_ns FROM events ORDER BY seq LIMIT ?"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import AbstractContextManager, contextmanager
 from heapq import merge
 from typing import Any
@@ -146,7 +146,7 @@ class SqliteReader(SqliteReading):
         return self._snapshot()
 
     @contextmanager
-    def _snapshot(self) -> Iterator[None]:
+    def _snapshot(self) -> Generator[None, None, None]:
         try:
             self._execute("BEGIN")
             try:

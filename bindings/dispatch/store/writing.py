@@ -369,7 +369,7 @@ class WritingOperations(EventLogging, ReadingOperations):
 
     @abstractmethod
     def _last_event_before(self, cutoff_ns: int, limit: int) -> int:
-        """Of the oldest `limit` events, the seq of the last that happened before the cutoff; 0 for none."""
+        """The oldest events, as long as they happened before the cutoff: the seq of the last; 0 for none."""
 
     @abstractmethod
     def _drop_events(self, through: int) -> None:
