@@ -56,12 +56,18 @@ async def child(kind: str, url: str) -> None:
             connection = await stack.enter_async_context(await _bare(url))
         elif kind == "naive":
             simple = await stack.enter_async_context(naive.NaiveClient(url))
-            request, subscribe = simple.request, simple.subscribe
+            request: Callable[..., Awaitable[Any]] = simple.request
+            listen: Callable[[str], Awaitable[AsyncIterator[Any]]] = simple.subscribe
         else:
             from dispatch import Dispatch
 
             client = await stack.enter_async_context(Dispatch(url=url, token="dk_full"))
-            request, subscribe = client.call, client.subscribe
+            request = client.call
+
+            async def subscribe(channel: str) -> AsyncIterator[Any]:
+                return aiter(await client.subscribe(channel))
+
+            listen = subscribe
 
         async def pipelined(count: int, width: int) -> dict[str, float]:
             if kind == "bare":
@@ -84,7 +90,7 @@ async def child(kind: str, url: str) -> None:
         async def receive(count: int) -> dict[str, float]:
             nonlocal events
             if events is None:
-                events = aiter(await subscribe("jobs"))
+                events = await listen("jobs")
             stream = events
 
             async def work() -> int:

@@ -55,6 +55,7 @@ def fuzz(target: Target, seconds: int, *, keep: bool) -> bool:
         f"-timeout={INPUT_SECONDS}",
         f"-rss_limit_mb={MEMORY_MB}",
         f"-artifact_prefix={FINDINGS}/{target.name}-",
+        f"-dict={ROOT}/dictionary.txt",
         "-print_final_stats=1",
     ]
     done = _run(target, [str(working), f"-max_total_time={seconds}", "-use_value_profile=1", *common])
