@@ -15,7 +15,7 @@ from enum import StrEnum
 from itertools import count
 
 from dwp_core import client_states as states
-from dwp_core.client_calls import Calls
+from dwp_core.client_calls import KEY_LIMIT, Calls, check_texts, check_wait
 from dwp_core.client_events import ClientConfig, ClientEvent, Closed, Connected, Discarded, Disconnected
 from dwp_core.client_events import RequestSucceeded as _Succeeded
 from dwp_core.client_streams import Question, Streams
@@ -174,6 +174,7 @@ class ClientSession:
 
         Raises:
             ClosedError: the client is closed, or was never started.
+            InvalidRequest: a text that cannot be sent, or a key that is too long.
             LimitError: too many requests are open already.
         """
         if self.state in _REFUSES:
@@ -188,7 +189,9 @@ class ClientSession:
             and method != _WORKFLOW_START
         )
         if not at_once:
-            calls.check_room()
+            calls.check_room(besides=self._open_delegates())
+        if not method.isascii() or not key.isascii() or len(key) > KEY_LIMIT:
+            check_texts(method, key)
         request = Request(
             next(self._outbox.ids),
             method,
@@ -214,7 +217,11 @@ class ClientSession:
         """Ask until the job or run has ended: `job.wait` or `workflow.wait` (PROTOCOL.md section 9).
 
         Servers without `wait` are asked by `job.get` or `workflow.get` again and again. Else as `request`.
+
+        Raises:
+            InvalidRequest: another method.
         """
+        check_wait(method)
         purpose, retry = Purpose.WAIT, Retry.READ
         return self.request(method, data, tag=tag, now=now, timeout=timeout, retry=retry, purpose=purpose)
 
@@ -227,7 +234,7 @@ class ClientSession:
         """Nobody waits for this request any more: no event follows, and a late answer is left out."""
         delegate = self._delegates.pop(request, None)
         if delegate is not None:
-            delegate.close(now=now)
+            delegate.cancel_request(request, now=now)
         if self._calls.drop(request):
             self._after_answer(now)
 
@@ -245,7 +252,7 @@ class ClientSession:
         if self.state in _REFUSES:
             raise self._refusal()
         subscription = self._streams.add(channel, tag, since)
-        if self.state == states.READY:
+        if self.state in (states.RESTORING, states.READY):
             self._streams.begin(subscription)
             self._stream(now)
         return subscription
@@ -289,8 +296,12 @@ class ClientSession:
         config = self.config
         self._outbox.codec = get_codec("json", config.form)
         self._auth_id = next(self._outbox.ids)
-        data = auth_data(token=token, format=config.format, name=config.name, version=config.version)
-        self._outbox.frame(REQUEST, now, id=self._auth_id, method="auth", token=token, data=data)
+        try:
+            data = auth_data(token=token, format=config.format, name=config.name, version=config.version)
+            self._outbox.frame(REQUEST, now, id=self._auth_id, method="auth", token=token, data=data)
+        except PayloadError as error:
+            self._abort("unusable token")
+            self._lost(AuthError(f"cannot log in to {config.where}: {error}"), now, fatal=True)
 
     def transport_failed(
         self, generation: int, reason: str, *, now: float, status: int = 0, fatal: bool = False
@@ -318,7 +329,7 @@ class ClientSession:
 
     def write_blocked(self, generation: int, *, now: float) -> None:
         """The transport takes no more for now: requests wait here, and a write that stalls is noticed."""
-        if generation == self.generation and self.peer is not None:
+        if generation == self.generation and self.peer is not None and not self._calls.blocked:
             self._calls.blocked = True
             self._timers.set(_Timer.STALL, now + self.config.stall_timeout)
 
@@ -350,7 +361,7 @@ class ClientSession:
             self._violated(f"sent a message that is no frame: {error}", now)
             return
         kind = frame.type
-        if kind == RESPONSE or kind == PONG:
+        if kind == RESPONSE or kind == PONG:  # noqa: SIM109  # a tuple of globals is made anew each time
             request = self._calls.table.answered(frame.correl_id)
             if request is None:
                 return  # its caller has left, or its time was over
@@ -379,8 +390,7 @@ class ClientSession:
         while (expired := self._calls.pop_expired(now, self._last_error)) is not None:
             request, error = expired
             self._fail(request, error, now)
-        if self.state in _TALKS:
-            self._after_answer(now)
+        self._after_answer(now)
 
     # Connecting and logging in.
 
@@ -433,6 +443,7 @@ class ClientSession:
         self._timers.cancel(_Timer.ATTEMPT)
         connected = Connected(self.peer, resumed=self._reconnection.connected_before)
         self._reconnection.ready(now)
+        self._last_error = None
         self._send_waiting(now)
         self._events.append(connected)
         self._after_answer(now)
@@ -458,6 +469,9 @@ class ClientSession:
         if fatal or retry_at is None:
             self._give_up(cause)
             return
+        if self._single_use and not len(self._calls.table):
+            self._give_up(None)
+            return
         self._step(states.LOST)
         self._timers.set(_Timer.RETRY, retry_at)
         self._events.append(Disconnected(cause, retry_at))
@@ -473,6 +487,7 @@ class ClientSession:
         """Closed, for good: everyone who still waits hears why."""
         self.generation += 1
         self.peer = None
+        self._last_error = cause
         self._timers.clear()
         self._step(states.GIVE_UP)
         self._outbox.drop_messages()
@@ -488,10 +503,13 @@ class ClientSession:
 
     def _drain(self, event: EventHead | None, now: float) -> None:
         """The server goes away: what is in flight is answered, then the next connection is made."""
-        if self.state != states.READY:
+        if self.state not in (states.RESTORING, states.READY):
             return
         deadline, retry_after = _read_drain(event)
         self._reconnection.come_back_after(retry_after)
+        if self.state == states.RESTORING:
+            self._leave_drained(now)
+            return
         self._step(states.DRAIN)
         self._timers.set(_Timer.DRAIN, now + deadline)
         self._after_answer(now)
@@ -539,6 +557,8 @@ class ClientSession:
         kind = frame.type
         if kind == ERROR:
             self._receive_error(frame, now)
+        elif self.state == states.CLOSING:
+            return  # nothing may be sent after the farewell (RFC 6455 section 5.5.1)
         elif kind == PING:
             self._outbox.frame(PONG, now, correl_id=frame.id, ts=self._outbox.codec.timestamp(frame))
         elif kind == REQUEST:
@@ -553,9 +573,9 @@ class ClientSession:
             self._events.append(Discarded(f"error {detail.code} that answers nothing here: {detail.message}"))
             return
         assert self.peer is not None
-        if detail.code == UNAVAILABLE and DRAIN in self.peer.features:
-            if request.purpose is not Purpose.SUBSCRIBE:  # not carried out: it goes to the next connection
-                self._calls.table.push_back(request)
+        if detail.code == UNAVAILABLE and DRAIN in self.peer.features and self.state not in states.OVER:
+            if not request.is_own:  # not carried out: it goes to the next connection
+                self._calls.table.park(request)
             self._drain(None, now)
         else:
             self._fail(request, error_for(detail.code, detail.message, detail.details), now)
@@ -598,7 +618,6 @@ class ClientSession:
     def _delegate(self, request: Request, now: float) -> None:
         """A base server reads nothing while it runs a workflow: that call gets a connection of its own."""
         self._calls.drop(request)
-        self._delegates = {r: s for r, s in self._delegates.items() if s.state != states.CLOSED}
         outbox = self._outbox
         delegate = ClientSession(self.config, epoch_ns=outbox.epoch_ns, jitter=self._jitter, ids=outbox.ids)
         delegate._single_use = delegate._reconnection.connected_before = True
@@ -606,6 +625,10 @@ class ClientSession:
         delegate.start(now=now)
         delegate._calls.table.wait(request)
         self._outbox.effects.append(Delegate(delegate))
+
+    def _open_delegates(self) -> int:
+        self._delegates = {r: s for r, s in self._delegates.items() if s.state != states.CLOSED}
+        return len(self._delegates)
 
     def _after_answer(self, now: float) -> None:
         """A request has left the table: room for another one, or the last thing to wait for."""
@@ -627,11 +650,11 @@ class ClientSession:
         """Send what the subscriptions want: questions and credit."""
         if self.state not in _TALKS:
             return
-        for question in self._streams.take_questions():
-            self._ask("subscribe", question.data, Purpose.SUBSCRIBE, question, now)
         credits = self._streams.due_credit()
         if credits:
             self._outbox.frame(REQUEST, now, credits=credits)
+        for question in self._streams.take_questions():
+            self._ask("subscribe", question.data, Purpose.SUBSCRIBE, question, now)
 
     def _ask(self, method: str, data: bytes, purpose: Purpose, tag: object, now: float) -> None:
         expires = now + self.config.ask_timeout

@@ -24,6 +24,7 @@ from dwp_core.errors import (
     TOO_LARGE,
     ClosedError,
     DispatchError,
+    InvalidRequest,
     LimitError,
     OutcomeUnknown,
     PayloadError,
@@ -35,9 +36,11 @@ from dwp_core.outbox import Outbox
 from dwp_core.peer import IDEMPOTENCY, WAIT, Peer
 from dwp_core.requests import Purpose, Request, RequestTable
 
-_ENDED = frozenset(("completed", "failed", "cancelled"))
+_ENDED = ("completed", "failed", "cancelled")  # no set: what the server sends may have no hash
+KEY_LIMIT = 255
+"""Characters of an idempotency key (PROTOCOL.md section 9)."""
+
 _LOOKS = {"job.wait": "job.get", "workflow.wait": "workflow.get"}
-_OWN = frozenset((Purpose.SUBSCRIBE, Purpose.UNSUBSCRIBE))
 
 
 class Calls:
@@ -81,15 +84,16 @@ class Calls:
             return expiry
         return look
 
-    def check_room(self) -> None:
-        """Refuse another request when too many are open.
+    def check_room(self, *, besides: int) -> None:
+        """Refuse another request when too many are open, here and `besides`.
 
         Raises:
             LimitError: that is the case.
         """
-        if len(self.table) >= self._config.max_requests:
+        is_open, most = len(self.table) + besides, self._config.max_requests
+        if is_open >= most:
             raise LimitError(
-                f"{len(self.table)} requests to {self._config.where} are open, the limit is {self._config.max_requests}:"
+                f"{is_open} requests to {self._config.where} are open, the limit is {most}:"
                 " wait for some of them first, or raise max_requests"
             )
 
@@ -98,7 +102,8 @@ class Calls:
     def connected(self, peer: Peer) -> None:
         """Messages can be sent."""
         self._peer = peer
-        self.limit = min(peer.limits.in_flight, self._config.max_requests)
+        # One is left for the session's own questions, which a server answers at once.
+        self.limit = max(min(peer.limits.in_flight - 1, self._config.max_requests), 1)
         self._keys_honoured = IDEMPOTENCY in peer.features
 
     def disconnected(self, cause: DispatchError) -> None:
@@ -114,8 +119,9 @@ class Calls:
     def end_all(self, cause: DispatchError | None) -> None:
         """Nothing will be sent or answered any more."""
         flying = set(self.table.flying)
+        self._looks.clear()
         for request in self.table.clear():
-            if request.purpose in _OWN:
+            if request.is_own:
                 continue
             error: DispatchError
             if cause is not None:
@@ -200,9 +206,9 @@ class Calls:
         expired = self.table.pop_expired(now)
         if expired is None:
             return None
-        request, sent = expired
+        request, asked = expired
         self._looks.cancel(request.id)
-        if sent:
+        if asked:
             error = TimeoutError(f"{_name(request)}: no answer from {self._config.where} in time")
         else:
             error = TimeoutError(
@@ -250,7 +256,7 @@ class Calls:
         )
 
     def _outcome_unknown(self, request: Request, cause: DispatchError | None) -> None:
-        if request.purpose in _OWN:
+        if request.is_own:
             return  # the subscriptions themselves say what the next connection is asked for
         error = OutcomeUnknown(
             f"{_name(request)}: the connection to {self._config.where} was lost before the answer came;"
@@ -258,6 +264,30 @@ class Calls:
         )
         error.__cause__ = cause
         self._events.append(RequestOutcomeUnknown(request.tag, error))
+
+
+def check_texts(method: str, key: str) -> None:
+    """Refuse what cannot be sent, before it is taken up.
+
+    Raises:
+        InvalidRequest: that is the case; the message says what would be right.
+    """
+    encode_payload(method, what="method")
+    encode_payload(key, what="idempotency key")
+    if len(key) > KEY_LIMIT:
+        raise InvalidRequest(
+            f"{method}: an idempotency key has 1 to {KEY_LIMIT} characters, this one has {len(key)}"
+        )
+
+
+def check_wait(method: str) -> None:
+    """Refuse to wait by a method that does not.
+
+    Raises:
+        InvalidRequest: it is neither `job.wait` nor `workflow.wait`.
+    """
+    if method not in _LOOKS:
+        raise InvalidRequest(f'wait: expected one of {", ".join(_LOOKS)}, got "{method}"')
 
 
 def _with_member(data: bytes, member: bytes) -> bytes:

@@ -15,6 +15,9 @@ from dwp_core.frames import EventHead, Frame, Limits
 from dwp_core.peer import Peer
 from dwp_core.subscriptions import Gap
 
+_TIMES = ("connect_timeout", "heartbeat", "stall_timeout", "close_timeout", "ask_timeout", "poll_interval")
+_COUNTS = ("max_requests", "event_window", "event_buffer")
+
 
 @dataclass(frozen=True, slots=True)
 class ClientConfig:
@@ -57,6 +60,14 @@ class ClientConfig:
     name: str = "dispatch-python"
     version: str = "0"
     where: str = "the server"
+
+    def __post_init__(self) -> None:
+        for name in _TIMES:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be more than 0 seconds, got {getattr(self, name)!r}")
+        for name in _COUNTS:
+            if not getattr(self, name) >= 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)!r}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,8 @@ from dwp_core.subscriptions import Gap, Since, Subscription, SubscriptionTable
 from dwp_core.topics import check_channel
 from dwp_core.window import ReceiveWindow
 
+_LAST_SEQ = 2**63 - 1
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Question:
@@ -69,11 +71,11 @@ class Streams:
             InvalidRequest: no such channel, or an unusable `since`.
         """
         check_channel(channel, limit=self._config.limits.channel)
-        usable = since is None or since == "start" or (type(since) is int and since >= 0)
-        if not usable:
+        if since is not None and since != "start" and _seq(since) is None:
             raise InvalidRequest(
                 f'subscribe: since must be a seq (an integer from 0) or "start", got {since!r}'
             )
+        encode_payload(channel, what="subscribe: channel")
         subscription = Subscription(channel, tag, since)
         self._table.add(subscription)
         return subscription
@@ -99,7 +101,7 @@ class Streams:
         if subscription not in self._table.on(subscription.channel):
             return False
         last = self._table.remove(subscription)
-        self._events.append(SubscriptionEnded(subscription.tag, None))
+        self._say_goodbye(subscription, None)
         return last
 
     def consumed(self, subscription: Subscription, count: int) -> bool:
@@ -116,7 +118,7 @@ class Streams:
     def end_all(self, cause: DispatchError | None) -> None:
         """No more events will come for anybody."""
         for subscription in self._table.clear():
-            self._events.append(SubscriptionEnded(subscription.tag, cause))
+            self._say_goodbye(subscription, cause)
 
     # Connections.
 
@@ -220,6 +222,13 @@ class Streams:
 
     def _end(self, subscription: Subscription, error: DispatchError) -> None:
         self._table.remove(subscription)
+        self._say_goodbye(subscription, error)
+
+    def _say_goodbye(self, subscription: Subscription, error: DispatchError | None) -> None:
+        """Nothing that is still on its way concerns it any more."""
+        if subscription.dropped:
+            self._tell_dropped(subscription)
+        subscription.awaits, subscription.lagging = None, False
         self._events.append(SubscriptionEnded(subscription.tag, error))
 
     def _ask(self, channel: str, since: Since, subscriptions: list[Subscription]) -> None:
@@ -238,8 +247,10 @@ class Streams:
             if here:
                 self._ask(channel, None, here)
             return
-        everything = [s for s in here if s.start == "start"]
-        onwards = [s for s in here if s.start != "start"]
+        for subscription in here:  # what it holds already is bounded over any number of connections
+            subscription.lagging = subscription.buffered >= self._config.event_window // 2
+        everything = [s for s in here if s.start == "start" and not s.lagging]
+        onwards = [s for s in here if s.start != "start" and not s.lagging]
         if onwards:
             positions = [s.position for s in onwards if s.position is not None]
             self._ask(channel, min(positions, default=None), onwards)
@@ -269,7 +280,7 @@ def _queue_of(event: EventHead) -> str:
 
 
 def _seq(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return value if type(value) is int and 0 <= value <= _LAST_SEQ else None
 
 
 def _gap(value: Any) -> Gap | None:

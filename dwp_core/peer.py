@@ -26,6 +26,9 @@ BASE_CREDITS = 1000
 
 _BASE_IN_FLIGHT = 256
 _BASE_WAIT_MS = 30_000
+_LEAST_HEARTBEAT = 0.1
+_MOST = 2**53
+"""What comes as a number and is larger is nonsense; up to here it is exact as a float too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,7 @@ def read_auth_answer(value: Any) -> Peer:
         session_id=_text(answer.get("session_id")),
         format="msgpack" if answer.get("format") == "msgpack" else "json",
         features=features,
-        heartbeat=heartbeat_ms / 1000 if heartbeat_ms else None,
+        heartbeat=max(heartbeat_ms / 1000, _LEAST_HEARTBEAT) if heartbeat_ms else None,
         credits=_count(answer.get("credits"), BASE_CREDITS),
         log=_text(answer.get("log")),
         name=f"{_text(server.get('name'))} {_text(server.get('version'))}".strip(),
@@ -117,4 +120,5 @@ def _text(value: Any) -> str:
 
 
 def _count(value: Any, default: int) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else default
+    usable = isinstance(value, int) and not isinstance(value, bool) and 0 < value < _MOST
+    return value if usable else default

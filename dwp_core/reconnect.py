@@ -1,7 +1,8 @@
 """Whether a lost connection is made again, and when (DESIGN.md, "ClientSession", policies).
 
-The first connection is one attempt, or as many as fit into `wait_for_server`. Once connected, attempts follow with full
-jitter until `max_retries` in a row have failed; only a connection that stayed up for a while makes the count start again.
+The first connection is one attempt, or as many as fit into `wait_for_server`, the last one at its end. Once connected,
+attempts follow with full jitter until `max_retries` in a row have failed; only a connection that stayed up for a while
+makes the count start again.
 """
 
 from __future__ import annotations
@@ -58,13 +59,12 @@ class Reconnection:
         config = self._config
         stable = self._ready_since is not None and now - self._ready_since >= config.backoff.stable_after
         invited = self._retry_after
-        self._failures = 1 if stable or invited is not None else self._failures + 1
+        self._failures = 1 if stable else self._failures + 1
         self._ready_since = self._retry_after = None
-        if invited is not None:
-            retry_at = now + invited * (1 + jitter)
-        else:
-            retry_at = now + config.backoff.delay(attempt=self._failures, jitter=jitter)
+        delay = config.backoff.delay(attempt=self._failures, jitter=jitter)
+        if invited is not None:  # never sooner than the backoff: it may go away again and again
+            delay = max(delay, invited * (1 + jitter))
         if not self.connected_before:
-            return retry_at if retry_at < self._give_up_at else None
-        exhausted = config.max_retries and self._failures > config.max_retries
-        return retry_at if config.reconnect and not exhausted else None
+            return min(now + delay, self._give_up_at) if now < self._give_up_at else None
+        exhausted = config.max_retries and self._failures > config.max_retries and invited is None
+        return now + delay if config.reconnect and not exhausted else None

@@ -74,6 +74,11 @@ class Request:
         self.feature = feature
         self.doubtful = False
 
+    @property
+    def is_own(self) -> bool:
+        """Whether the session asks it for itself; the next connection is asked anew then."""
+        return self.purpose is Purpose.SUBSCRIBE or self.purpose is Purpose.UNSUBSCRIBE
+
     def may_be_repeated(self, *, keys_honoured: bool) -> bool:
         """Whether sending it twice does no harm."""
         if self.retry is Retry.IDEMPOTENT:
@@ -124,7 +129,7 @@ class RequestTable:
             self._deadlines.set(request.id, request.expires)
 
     def park(self, request: Request) -> None:
-        """Take up a request that is not to be sent before `unpark`."""
+        """Take up a request that is not to be sent before `unpark`, or on the next connection."""
         self._parked[request.id] = request
         self._arm(request)
 
@@ -133,11 +138,6 @@ class RequestTable:
         request = self._parked.pop(request_id, None)
         if request is not None:
             self.waiting[request_id] = request
-
-    def push_back(self, request: Request) -> None:
-        """Take up a request that was refused without having been carried out, before all that wait."""
-        self.waiting = {request.id: request, **self.waiting}
-        self._arm(request)
 
     def sent(self, request: Request) -> None:
         """A waiting request was handed to the transport."""
@@ -160,14 +160,14 @@ class RequestTable:
         return None
 
     def pop_expired(self, now: float) -> tuple[Request, bool] | None:
-        """Take out one request whose time is over, and whether it had been sent; None when there is none."""
+        """Take out one request whose time is over, and whether it was asked; None when there is none."""
         request_id = self._deadlines.pop_due(now)
         if request_id is None:
             return None
-        flying = request_id in self.flying
+        asked = request_id not in self.waiting
         request = self.drop(request_id)
         assert request is not None  # a deadline belongs to a request that is here
-        return request, flying
+        return request, asked
 
     def land(self, unsent: frozenset[str], *, keys_honoured: bool) -> list[Request]:
         """The connection was lost: keep what may be sent (again), in order, and take out the rest.
