@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -368,3 +369,40 @@ def test_it_serves_an_event_loop(store: Store) -> None:
         assert await asyncio.to_thread(committer.close, PATIENCE)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("statement", ["BEGIN IMMEDIATE", "INSERT INTO jobs", "INSERT INTO events", "COMMIT"])
+def test_an_error_of_the_database_anywhere_is_told_to_everyone_and_nothing_is_left(
+    tmp_path: Path, owner: Owner, statement: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+
+    with closing(SqliteStore(tmp_path / "jobs.db")) as store, committing(store, owner) as committer:
+        with store.transaction():
+            store.register_names(["noop"])
+        with monkeypatch.context() as broken:
+            for name in ("_execute", "_execute_many"):
+                broken.setattr(store, name, failing(getattr(store, name), statement, error))
+            committer.submit(enqueue(), owner.done("a"))
+            committer.submit(enqueue(), owner.done("b"))
+            committer.start()
+            outcomes = owner.take()
+        assert [name for name, _ in outcomes] == ["a", "b"]
+        for _, told in outcomes:
+            assert isinstance(told, DispatchError)
+            assert "jobs.db failed (disk I/O error): nothing of this was written" in str(told)
+            assert told.__cause__ is error
+        committer.submit(lambda store: (counts(store), store.head()), owner.done("left"))
+        assert owner.take() == [("left", (0, 0))]
+        committer.submit(enqueue(), owner.done("c"))
+        assert owner.take() == ["event 1", ("c", "pending")]
+
+
+def failing(execute: Callable[..., Any], statement: str, error: sqlite3.Error) -> Callable[..., Any]:
+    def execute_or_fail(sql: str, *arguments: Any) -> Any:
+        if sql.startswith(statement):
+            raise error
+        return execute(sql, *arguments)
+
+    return execute_or_fail

@@ -65,7 +65,6 @@ class Committer:
         self._reader: _Lane[ReadableStore] | None = None
         if reader is not None:
             self._reader = _Lane("dispatch-reader", reader, self._read, max_waiting, max_batch)
-        self._reading_store = reader
 
     def start(self) -> None:
         """Starts the threads. What was submitted before is done now."""
@@ -114,8 +113,8 @@ class Committer:
         if left:
             error = ClosedError("the store was closed before this was done; nothing of it was written")
             self._hand_over([], [(done, None, error) for _, done in left])
-        if in_time and self._reading_store is not None:
-            self._reading_store.close()
+        if self._reader is not None and not self._reader.running:
+            self._reader.store.close()
         return in_time
 
     def _write(self, store: Store, batch: Sequence[_Waiting[Store]]) -> None:
@@ -146,7 +145,7 @@ class _Lane(Generic[S]):
         max_waiting: int,
         max_batch: int,
     ) -> None:
-        self._store = store
+        self.store = store
         self._run = run
         self._max_waiting = max_waiting
         self._max_batch = max_batch
@@ -160,6 +159,10 @@ class _Lane(Generic[S]):
     @property
     def waiting(self) -> int:
         return self._queue.qsize()
+
+    @property
+    def running(self) -> bool:
+        return self._thread.is_alive()
 
     def start(self) -> None:
         self._thread.start()
@@ -205,7 +208,7 @@ class _Lane(Generic[S]):
                     ended = True
                     break
                 batch.append(waiting)
-            self._run(self._store, batch)
+            self._run(self.store, batch)
             if ended:
                 return
 

@@ -34,6 +34,8 @@ from dwp_core.jobs import FINISHED, RUNNING, Change, DeadLetter, Job
 
 T = TypeVar("T")
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
 
 class KeptAnswer(NamedTuple):
     """What was answered under an idempotency key: digest of the request's data, the answer, until when it counts."""
@@ -85,7 +87,7 @@ class WritingOperations(EventLogging, ReadingOperations):
             existing = self._unique_job(new, tenant, now_ns) if new.unique_key else None
             answers.append(existing or self._insert(new, tenant, now_ns))
         if idempotency is not None:
-            kept = KeptAnswer(idempotency.digest, _answer_text(answers), now_ns + idempotency.keep_ns)
+            kept = KeptAnswer(idempotency.digest, _encode(answers), now_ns + idempotency.keep_ns)
             self._keep_answer(tenant, idempotency.method, idempotency.key, kept)
         return Enqueued(tuple(answers))
 
@@ -386,10 +388,6 @@ class WritingOperations(EventLogging, ReadingOperations):
 
 def _settled(job: Job) -> Settled:
     return Settled(job.id, job.state, job.run_at)
-
-
-def _answer_text(answers: Sequence[EnqueuedJob]) -> str:
-    return json.dumps(answers, ensure_ascii=False, separators=(",", ":"))
 
 
 def _first_answer(kept: KeptAnswer, idempotency: Idempotency) -> Enqueued:
