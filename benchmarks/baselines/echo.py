@@ -70,7 +70,10 @@ async def main() -> None:
 
     async with serve(handle, "127.0.0.1", 0) as server:
         port = next(iter(server.sockets)).getsockname()[1]
-        await obey({"port": port}, {"publish": publish, "listeners": lambda: {"count": len(listeners)}})
+        await obey(
+            {"url": f"ws://127.0.0.1:{port}"},
+            {"publish": publish, "listeners": lambda: {"count": len(listeners)}},
+        )
 
 
 if __name__ == "__main__":
