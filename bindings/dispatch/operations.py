@@ -18,7 +18,7 @@ from dwp_core.errors import InvalidRequest
 from dwp_core.ids import JOB, RUN
 from dwp_core.methods import METHODS
 from dwp_core.peer import OPTIONS
-from dwp_core.requests import Retry
+from dwp_core.requests import Purpose, Retry
 from dwp_core.topics import JOB_PREFIX, RUN_PREFIX
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ class Operation(Generic[T]):
         read: makes the result of the decoded answer.
         retry: what may be done when the connection is lost under way.
         key: idempotency key; "" for none.
-        waits: whether it is asked again until the job or run has ended.
+        purpose: `Purpose.WAIT` is asked again until the job or run has ended.
         feature: what the server must be able to do; "" for base DWP.
     """
 
@@ -46,7 +46,7 @@ class Operation(Generic[T]):
     read: Callable[[Any], T]
     retry: Retry = Retry.READ
     key: str = ""
-    waits: bool = False
+    purpose: Purpose = Purpose.CALL
     feature: str = ""
 
 
@@ -148,13 +148,18 @@ def wait(id: str) -> Operation[results.Outcome]:
         InvalidRequest: the id is of neither.
     """
     method, data = entity(id).waiting
-    return Operation(method, data, results.read_outcome, waits=True)
+    return Operation(method, data, results.read_outcome, purpose=Purpose.WAIT)
 
 
 def simple(method: str, read: Callable[[Any], T], **fields: Any) -> Operation[T]:
     """A method whose `data` are the arguments that were given; None leaves one out."""
     data = {name: value for name, value in fields.items() if value is not None}
     return Operation(method, encode_payload(data, what=method) if data else b"", read, METHODS[method].retry)
+
+
+def ping() -> Operation[Any]:
+    """A ping frame; see `Dispatch.ping`."""
+    return Operation("", b"", results.read_value, purpose=Purpose.PING)
 
 
 def call(method: str, data: Any = None) -> Operation[Any]:

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from websockets.client import ClientProtocol
-from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.exceptions import InvalidHandshake, InvalidState, InvalidStatus, InvalidURI
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
-from websockets.protocol import CLOSED, CONNECTING, OPEN
+from websockets.protocol import CONNECTING, OPEN
 from websockets.uri import WebSocketURI, parse_uri
 
 from dwp_core.client import ClientSession
@@ -127,12 +127,13 @@ class ClientWire:
 
     def send(self, data: bytes, binary: bool) -> None:
         """Queue a message."""
-        ws = self._ws
-        if ws.state is OPEN:
+        try:
             if binary:
-                ws.send_binary(data)
+                self._ws.send_binary(data)
             else:
-                ws.send_text(data)
+                self._ws.send_text(data)
+        except InvalidState:
+            pass  # closing: what is not answered any more, the session settles
 
     def close(self, code: int, reason: str) -> None:
         """Queue a close frame."""

@@ -9,8 +9,10 @@ import asyncio
 import logging
 import random
 import time
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
+from dispatch import operations
 from dispatch.asyncio.line import Dialer, Line
 from dispatch.asyncio.subscription import Subscription
 from dispatch.operations import Operation
@@ -34,7 +36,7 @@ from dwp_core.client_events import (
 from dwp_core.errors import ClosedError
 from dwp_core.frames import DEFAULT_LIMITS
 from dwp_core.peer import Peer
-from dwp_core.requests import Request
+from dwp_core.requests import Purpose
 from dwp_core.subscriptions import Since
 
 T = TypeVar("T")
@@ -58,6 +60,7 @@ class Driver:
         self._lines: dict[ClientSession, Line] = {}
         self._line: Line | None = None
         self._loop: asyncio.AbstractEventLoop
+        self._now: Callable[[], float]
         self._session: ClientSession
         self._connected: asyncio.Future[str]
         self._closed: asyncio.Future[None]
@@ -82,6 +85,7 @@ class Driver:
         if self._line is not None:
             raise ClosedError("this client was connected before; make a new one to connect again")
         loop = self._loop = asyncio.get_running_loop()
+        self._now = loop.time
         now = loop.time()
         epoch_ns = time.time_ns() - int(now * 1e9)
         session = ClientSession(self.config, epoch_ns=epoch_ns, jitter=random.random, ids=frame_ids())
@@ -101,84 +105,67 @@ class Driver:
         """End the session; returns when it has ended, also where this is cancelled meanwhile."""
         if self._line is None:
             return
-        self._session.close(now=self._loop.time(), drain=drain)
+        self._session.close(now=self._now(), drain=drain)
         self._pump_all()
         await asyncio.shield(self._closed)
 
     async def run(self, operation: Operation[T], timeout: float | None) -> T:
         """One call, from its arguments to its result."""
-        session, loop = self._open_session(), self._loop
-        if timeout is None:
-            if not operation.waits:
-                timeout = self._timeout
-        else:
+        line = self._line
+        if line is None:
+            raise _not_connected()
+        if timeout is not None:
             check_seconds("timeout", timeout)
-        future: asyncio.Future[RequestSucceeded] = loop.create_future()
-        now = loop.time()
-        if operation.waits:
-            request = session.wait(operation.method, operation.data, tag=future, now=now, timeout=timeout)
-        else:
-            request = session.request(
-                operation.method,
-                operation.data,
-                tag=future,
-                now=now,
-                timeout=timeout,
-                retry=operation.retry,
-                key=operation.key,
-                feature=operation.feature,
-            )
-        answer = await self._answer(request, future)
+        elif operation.purpose is not Purpose.WAIT:
+            timeout = self._timeout
+        future: asyncio.Future[RequestSucceeded] = asyncio.Future(loop=self._loop)
+        request = self._session.request(
+            operation.method,
+            operation.data,
+            tag=future,
+            now=self._now(),
+            timeout=timeout,
+            retry=operation.retry,
+            key=operation.key,
+            purpose=operation.purpose,
+            feature=operation.feature,
+        )
+        line.poke()
+        try:
+            answer = await future
+        except asyncio.CancelledError:
+            self._session.cancel_request(request, now=self._now())
+            self._pump_all()
+            raise
         return operation.read(answer.codec.value(answer.frame, DEFAULT_LIMITS))
 
     async def ping(self, timeout: float | None) -> float:
         """The seconds of one round trip."""
-        session, begun = self._open_session(), self._loop.time()
-        future: asyncio.Future[RequestSucceeded] = self._loop.create_future()
-        request = session.ping(tag=future, now=begun, timeout=self._timeout if timeout is None else timeout)
-        await self._answer(request, future)
-        return self._loop.time() - begun
+        begun = time.perf_counter()
+        await self.run(operations.ping(), timeout)
+        return time.perf_counter() - begun
 
     def listen(self, channel: str, since: Since, until: frozenset[str]) -> Subscription:
         """A new subscription."""
-        session = self._open_session()
+        line = self._line
+        if line is None:
+            raise _not_connected()
         subscription = Subscription(self, channel, until)
-        now = self._loop.time()
-        subscription.handle = session.subscribe(channel, tag=subscription, now=now, since=since)
-        self._poke()
+        subscription.handle = self._session.subscribe(channel, tag=subscription, now=self._now(), since=since)
+        line.poke()
         return subscription
 
     def leave(self, subscription: Subscription) -> None:
         """The application leaves a subscription."""
-        if subscription.handle is not None:
-            self._session.unsubscribe(subscription.handle, now=self._loop.time())
-            self._poke()
+        if subscription.handle is not None and self._line is not None:
+            self._session.unsubscribe(subscription.handle, now=self._now())
+            self._line.poke()
 
     def consumed(self, subscription: Subscription, count: int) -> None:
         """The application has taken events of a subscription."""
-        if subscription.handle is not None:
-            self._session.consumed(subscription.handle, count, now=self._loop.time())
-            self._poke()
-
-    async def _answer(self, request: Request, future: asyncio.Future[RequestSucceeded]) -> RequestSucceeded:
-        self._poke()
-        try:
-            return await future
-        except asyncio.CancelledError:
-            self._session.cancel_request(request, now=self._loop.time())
-            self._pump_all()
-            raise
-
-    def _open_session(self) -> ClientSession:
-        if self._line is None:
-            raise ClosedError(
-                "the client is not connected: use `async with Dispatch(...)`, or await connect() first"
-            )
-        return self._session
-
-    def _poke(self) -> None:
-        assert self._line is not None
-        self._line.poke()
+        if subscription.handle is not None and self._line is not None:
+            self._session.consumed(subscription.handle, count, now=self._now())
+            self._line.poke()
 
     def _pump_all(self) -> None:
         for line in list(self._lines.values()):
@@ -196,21 +183,25 @@ class Driver:
 
     def _deliver(self, events: list[ClientEvent]) -> None:
         for event in events:
-            tag: Any = getattr(event, "tag", None)
-            if isinstance(event, RequestSucceeded):
-                if not tag.done():
-                    tag.set_result(event)
-            elif isinstance(event, SubscriptionItem):
-                tag.push(event.event)
+            if type(event) is RequestSucceeded:  # by its exact type: this is the hot path
+                future: asyncio.Future[RequestSucceeded] = event.tag  # type: ignore[assignment]  # it is ours
+                if not future.done():
+                    future.set_result(event)
+            elif type(event) is SubscriptionItem:
+                subscription: Subscription = event.tag  # type: ignore[assignment]  # it is ours
+                subscription.push(event.event)
             elif isinstance(event, RequestFailed | RequestOutcomeUnknown):
-                if not tag.done():
-                    tag.set_exception(event.error)
-            elif isinstance(event, SubscriptionGap):
-                tag.push(event.gap)
-            elif isinstance(event, SubscriptionStarted):
-                tag.start()
-            elif isinstance(event, SubscriptionEnded):
-                tag.end(event.error)
+                future = event.tag  # type: ignore[assignment]
+                if not future.done():
+                    future.set_exception(event.error)
+            elif isinstance(event, SubscriptionGap | SubscriptionStarted | SubscriptionEnded):
+                subscription = event.tag  # type: ignore[assignment]
+                if isinstance(event, SubscriptionGap):
+                    subscription.push(event.gap)
+                elif isinstance(event, SubscriptionStarted):
+                    subscription.start()
+                else:
+                    subscription.end(event.error)
             else:
                 self._changed(event)
 
@@ -222,7 +213,7 @@ class Driver:
             if not self._connected.done() and self._session.peer is event.peer:
                 self._connected.set_result(name)
         elif isinstance(event, Disconnected):
-            wait = event.retry_at - self._loop.time()
+            wait = event.retry_at - self._now()
             _LOGGER.warning("%s; next attempt in %.1f s", event.cause, wait)
         elif isinstance(event, Discarded):
             _LOGGER.warning("left out what %s sent: %s", where, event.reason)
@@ -241,3 +232,9 @@ class Driver:
             )
             self._connected.exception()  # seen, should nobody await it any more
         self._closed.set_result(None)
+
+
+def _not_connected() -> ClosedError:
+    return ClosedError(
+        "the client is not connected: use `async with Dispatch(...)`, or await connect() first"
+    )
