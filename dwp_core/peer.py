@@ -86,7 +86,9 @@ def read_auth_answer(value: Any) -> Peer:
     """
     answer = _mapping(value)
     if not answer:
-        raise ValueError(f"its answer to the login is no object but {type(value).__name__}")
+        raise ValueError(
+            f"its answer to the login must be an object that names the session, got {type(value).__name__}"
+        )
     server, limits = _mapping(answer.get("server")), _mapping(answer.get("limits"))
     offered = answer.get("features")
     features = frozenset(f for f in offered if f in FEATURES) if isinstance(offered, list) else frozenset()
