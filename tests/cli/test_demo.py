@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.live import clean_environment, serving
 
 
@@ -53,7 +55,8 @@ def test_a_demo_whose_server_cannot_start_says_why(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_ctrl_c_ends_the_demo_and_its_server() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_demo_and_its_server(number: int) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "dispatch", "demo", "--port", "0"],
         env=clean_environment(),
@@ -64,7 +67,7 @@ def test_ctrl_c_ends_the_demo_and_its_server() -> None:
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stdout.readline()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         # The server shares our standard error: its end closes the pipe, and only then is all of it read.
         stderr = process.stderr.read()
         assert process.wait(60) == 130

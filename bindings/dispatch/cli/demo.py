@@ -12,6 +12,7 @@ import builtins
 import json
 import os
 import secrets
+import signal
 import socket
 import sys
 import tempfile
@@ -76,6 +77,8 @@ def demo(
     if missing:
         raise UsageError(how_to_install("the demo's server", missing, "server"))
     output = Output(machine=as_json)
+    # Told to end by anybody, it ends as by Ctrl-C: its server with it.
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
     with tempfile.TemporaryDirectory(prefix="dispatch-demo-") as folder:
         show = asyncio.run(_demo(db or Path(folder, "demo.db"), _port(port), output))
     _summary(show, output)

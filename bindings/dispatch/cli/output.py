@@ -171,8 +171,8 @@ def event_line(event: Event) -> str:
     ]
     if "elapsed_ms" in data:
         parts.append(f"{data['elapsed_ms']} ms")
-    if "attempt" in data:
-        parts.append(f"attempt {data['attempt']}")
+    if "next_run_at" in data:
+        parts.append(f"attempt {data.get('attempt')} failed, again at {_clock(str(data['next_run_at']))}")
     if data.get("error"):
         parts.append(f"[red]{escape(str(data['error']).splitlines()[-1])}[/]")
     return " ".join(parts).rstrip()
