@@ -120,7 +120,8 @@ class ClientSession:
     def take_events(self) -> list[ClientEvent]:
         """What has happened since the last call, in order."""
         events = self._events[:]
-        self._events.clear()
+        if events:
+            self._events.clear()
         return events
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from dwp_core.deadlines import Deadlines
+_NEVER = float("inf")
 
 
 class Retry(Enum):
@@ -101,21 +101,22 @@ class RequestTable:
         ('me', 0, None)
     """
 
-    __slots__ = ("_deadlines", "_parked", "flying", "waiting")
+    __slots__ = ("_look_at", "_parked", "flying", "waiting")
 
     def __init__(self) -> None:
         self.waiting: dict[str, Request] = {}
         self.flying: dict[str, Request] = {}
         self._parked: dict[str, Request] = {}
-        self._deadlines: Deadlines[str] = Deadlines()
+        self._look_at = _NEVER
+        """No request runs out of time before. Answers leave it as it is, so that they cost nothing."""
 
     def __len__(self) -> int:
         return len(self.waiting) + len(self.flying) + len(self._parked)
 
     @property
     def next_deadline(self) -> float | None:
-        """When the first of them runs out of time."""
-        return self._deadlines.next
+        """When to call `pop_expired`: when the first of them runs out of time, or earlier; None when none can."""
+        return self._look_at if self._look_at < _NEVER else None
 
     def wait(self, request: Request) -> None:
         """Take up a request that is to be sent when there is a chance."""
@@ -125,8 +126,9 @@ class RequestTable:
     def fly(self, request: Request) -> None:
         """Take up a request that is sent this moment."""
         self.flying[request.id] = request
-        if request.expires is not None:
-            self._deadlines.set(request.id, request.expires)
+        expires = request.expires
+        if expires is not None and expires < self._look_at:
+            self._look_at = expires
 
     def park(self, request: Request) -> None:
         """Take up a request that is not to be sent before `unpark`, or on the next connection."""
@@ -146,8 +148,8 @@ class RequestTable:
     def answered(self, correl_id: str) -> Request | None:
         """Take out the request in flight that this answers; None when there is none (expired, never sent)."""
         request = self.flying.pop(correl_id, None)
-        if request is not None:
-            self._deadlines.cancel(correl_id)
+        if not self.flying:
+            self._calm()
         return request
 
     def drop(self, request_id: str) -> Request | None:
@@ -155,19 +157,25 @@ class RequestTable:
         for place in (self.flying, self.waiting, self._parked):
             request = place.pop(request_id, None)
             if request is not None:
-                self._deadlines.cancel(request_id)
+                self._calm()
                 return request
         return None
 
     def pop_expired(self, now: float) -> tuple[Request, bool] | None:
         """Take out one request whose time is over, and whether it was asked; None when there is none."""
-        request_id = self._deadlines.pop_due(now)
-        if request_id is None:
+        if now < self._look_at:
             return None
-        asked = request_id not in self.waiting
-        request = self.drop(request_id)
-        assert request is not None  # a deadline belongs to a request that is here
-        return request, asked
+        earliest = _NEVER
+        for place in (self.flying, self._parked, self.waiting):
+            for request in place.values():
+                if request.expires is None:
+                    continue
+                if request.expires <= now:
+                    del place[request.id]
+                    return request, place is not self.waiting
+                earliest = min(earliest, request.expires)
+        self._look_at = earliest
+        return None
 
     def land(self, unsent: frozenset[str], *, keys_honoured: bool) -> list[Request]:
         """The connection was lost: keep what may be sent (again), in order, and take out the rest.
@@ -188,11 +196,13 @@ class RequestTable:
                 request.doubtful = True
                 kept[request.id] = request
             else:
-                self._deadlines.cancel(request.id)
                 unknown.append(request)
         self.flying = {}
         self.waiting = {**kept, **self._parked, **self.waiting}
         self._parked = {}
+        self._look_at = min(
+            (r.expires for r in self.waiting.values() if r.expires is not None), default=_NEVER
+        )
         return unknown
 
     def clear(self) -> list[Request]:
@@ -201,9 +211,14 @@ class RequestTable:
         self.flying.clear()
         self._parked.clear()
         self.waiting.clear()
-        self._deadlines.clear()
+        self._look_at = _NEVER
         return everything
+
+    def _calm(self) -> None:
+        """With nothing open, there is nothing to look at."""
+        if not (self.flying or self.waiting or self._parked):
+            self._look_at = _NEVER
 
     def _arm(self, request: Request) -> None:
         if request.expires is not None:
-            self._deadlines.set(request.id, request.expires)
+            self._look_at = min(self._look_at, request.expires)

@@ -71,7 +71,7 @@ class ClientWire:
         token: the credentials for this attempt.
     """
 
-    __slots__ = ("_fragments", "_generation", "_receive", "_session", "_token", "_ws", "over")
+    __slots__ = ("_fragments", "_generation", "_receive", "_session", "_token", "_ws", "has_output", "over")
 
     def __init__(self, session: ClientSession, generation: int, address: Address, token: str) -> None:
         self._session = session
@@ -80,6 +80,8 @@ class ClientWire:
         self._token = token
         self._fragments: list[bytes | bytearray] = []
         self._ws = ClientProtocol(address.uri, max_size=session.config.limits.message, logger=_LOGGER)
+        self.has_output = True
+        """There may be something to write."""
         self.over = False
         """Nothing more comes and nothing more is sent: the transport is to be closed."""
         request = self._ws.connect()
@@ -97,6 +99,7 @@ class ClientWire:
             if type(event) is Frame and event.fin and (event.opcode is _TEXT or event.opcode is _BINARY):
                 self._receive(self._generation, event.data, now=now)  # type: ignore[arg-type]  # memoryview only on sending
             else:
+                self.has_output = True
                 self._receive_other(event, now)
         if ws.parser_exc is not None:
             self.lost(now=now)
@@ -127,6 +130,7 @@ class ClientWire:
 
     def send(self, data: bytes, binary: bool) -> None:
         """Queue a message."""
+        self.has_output = True
         try:
             if binary:
                 self._ws.send_binary(data)
@@ -138,10 +142,12 @@ class ClientWire:
     def close(self, code: int, reason: str) -> None:
         """Queue a close frame."""
         if self._ws.state is OPEN:
+            self.has_output = True
             self._ws.send_close(code, reason)
 
     def take_output(self) -> bytes:
         """The bytes to write now, joined."""
+        self.has_output = False
         return b"".join(self._ws.data_to_send())
 
     def _receive_other(self, event: object, now: float) -> None:

@@ -64,7 +64,7 @@ def test_time_runs_out_for_one_after_the_other_and_it_is_known_whether_it_was_as
     seen = []
     while (expired := table.pop_expired(9.0)) is not None:
         seen.append((expired[0].tag, expired[1]))
-    assert seen == [("waiting", False), ("flying", True), ("parked", True)]
+    assert seen == [("flying", True), ("parked", True), ("waiting", False)]
     assert len(table) == 1
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from dispatch import operations
-from dispatch.asyncio.line import Dialer, Line
+from dispatch.asyncio.line import Dialer, Line, clock_of
 from dispatch.asyncio.subscription import Subscription
 from dispatch.operations import Operation
 from dispatch.settings import check_seconds
@@ -85,7 +85,7 @@ class Driver:
         if self._line is not None:
             raise ClosedError("this client was connected before; make a new one to connect again")
         loop = self._loop = asyncio.get_running_loop()
-        self._now = loop.time
+        self._now = clock_of(loop)
         now = loop.time()
         epoch_ns = time.time_ns() - int(now * 1e9)
         session = ClientSession(self.config, epoch_ns=epoch_ns, jitter=random.random, ids=frame_ids())
@@ -185,8 +185,10 @@ class Driver:
         for event in events:
             if type(event) is RequestSucceeded:  # by its exact type: this is the hot path
                 future: asyncio.Future[RequestSucceeded] = event.tag  # type: ignore[assignment]  # it is ours
-                if not future.done():
+                try:
                     future.set_result(event)
+                except asyncio.InvalidStateError:
+                    pass  # its caller was cancelled in this very turn
             elif type(event) is SubscriptionItem:
                 subscription: Subscription = event.tag  # type: ignore[assignment]  # it is ours
                 subscription.push(event.event)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -88,13 +89,15 @@ class Line:
     def pump(self) -> None:
         """Carry out the session's effects, hand on its events, arm its timer."""
         session, connection = self.session, self._connection
-        for effect in session.take_effects():
-            if type(effect) is SendMessage:
-                if connection is not None:
-                    connection.wire.send(effect.data, effect.binary)
-            else:
-                self._perform(effect)
-        if connection is not None:
+        effects = session.take_effects()
+        if effects:
+            send = connection.wire.send if connection is not None else _drop
+            for effect in effects:
+                if type(effect) is SendMessage:
+                    send(effect.data, effect.binary)
+                else:
+                    self._perform(effect)
+        if connection is not None and connection.wire.has_output:
             connection.flush()
         events = session.take_events()
         if events:
@@ -198,7 +201,7 @@ class Connection(asyncio.Protocol):
         self.generation = generation
         self._line = line
         self._session = line.session
-        self._time = line._loop.time
+        self._time = clock_of(line._loop)
         self._transport: asyncio.Transport | None = None
         self._blocked = False
         self._rest: deque[memoryview] = deque()
@@ -279,6 +282,15 @@ class Connection(asyncio.Protocol):
                 self._transport.abort()
             else:
                 self._transport.close()
+
+
+def clock_of(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
+    """The loop's clock, without the call in between where the loop only passes it on."""
+    return time.monotonic if type(loop).time is asyncio.BaseEventLoop.time else loop.time
+
+
+def _drop(data: bytes, binary: bool) -> None:
+    """There is no transport any more; the session is told, and settles what was sent."""
 
 
 def _os_reason(error: BaseException) -> str:
