@@ -98,7 +98,7 @@ def _existing(path: Path, given: str) -> Path:
         raise LoadError(f"{given} is a directory: expected a file, or a module as package.module")
     if not path.is_file():
         files = sorted(file.name for file in path.parent.glob("*.py")) if path.parent.is_dir() else []
-        close = get_close_matches(path.name, files, n=1)
+        close = get_close_matches(path.name, files, n=1, cutoff=0.75)
         hint = f"; did you mean {path.with_name(close[0])}?" if close else ""
         raise LoadError(f"there is no file {given} (looked for {path}){hint}")
     return path.resolve()
