@@ -236,7 +236,7 @@ def read_outcome(value: Any) -> Outcome:
     """The answer to `job.wait` or `workflow.wait`, or the entity where the server had to be asked for that."""
     raw = _mapping(value, "wait")
     if "id" not in raw:
-        return Outcome(raw)
+        return Outcome(_opened(raw, "output"), raw)
     entity = _opened(raw, "output")
     name = "job_id" if str(raw["id"]).startswith("job_") else "run_id"
     outcome = {name: raw["id"], "state": raw.get("state")}
