@@ -115,7 +115,11 @@ class ClientSession:
 
     def take_effects(self) -> list[Effect]:
         """What to do now, in order. Taking a `SendMessage` counts as handing it to the transport."""
-        return self._outbox.take()
+        outbox = self._outbox
+        effects = outbox.effects
+        if effects:
+            outbox.effects = []
+        return effects
 
     def take_events(self) -> list[ClientEvent]:
         """What has happened since the last call, in order."""

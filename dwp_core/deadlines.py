@@ -26,13 +26,15 @@ class Deadlines(Generic[K]):
         (None, 'ping', None)
     """
 
-    __slots__ = ("_full", "_heap", "_when")
+    __slots__ = ("_full", "_heap", "_when", "next")
 
     def __init__(self) -> None:
         self._when: dict[K, float] = {}
         self._heap: list[tuple[float, K]] = []
         self._full = _SLACK
         """How long the heap may get before it is looked through for entries that are no longer wanted."""
+        self.next: float | None = None
+        """The earliest deadline; None when there is none. Drivers ask for it more often than it moves."""
 
     def __len__(self) -> int:
         return len(self._when)
@@ -47,31 +49,30 @@ class Deadlines(Generic[K]):
             heapify(self._heap)
             self._full = 2 * len(self._heap) + _SLACK
 
+        self._look()
+
     def cancel(self, key: K) -> None:
         """Forget the deadline of `key`, if it has one."""
-        self._when.pop(key, None)
+        if self._when.pop(key, None) == self.next:
+            self._look()
 
     def clear(self) -> None:
         """Forget every deadline."""
         self._when.clear()
         self._heap.clear()
-
-    @property
-    def next(self) -> float | None:
-        """The earliest deadline; None when there is none."""
-        heap, when = self._heap, self._when
-        while heap:
-            at, key = heap[0]
-            if when.get(key) == at:
-                return at
-            heappop(heap)
-        return None
+        self.next = None
 
     def pop_due(self, now: float) -> K | None:
         """Take out one key whose deadline has come, earliest first; None when none has."""
-        at = self.next
-        if at is None or at > now:
+        if self.next is None or self.next > now:
             return None
         key = heappop(self._heap)[1]
         del self._when[key]
+        self._look()
         return key
+
+    def _look(self) -> None:
+        heap, when = self._heap, self._when
+        while heap and when.get(heap[0][1]) != heap[0][0]:
+            heappop(heap)
+        self.next = heap[0][0] if heap else None

@@ -55,13 +55,6 @@ class Outbox:
         )
         self.effects.append(SendMessage(message, self.codec.binary, request_id))
 
-    def take(self) -> list[Effect]:
-        """Everything queued, in order. Taking a message counts as handing it to the transport."""
-        effects = self.effects
-        if effects:
-            self.effects = []
-        return effects
-
     def drop_messages(self) -> frozenset[str]:
         """Leave out the messages that were not taken; the ids of the requests among them."""
         dropped = [effect for effect in self.effects if isinstance(effect, SendMessage)]

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from enum import Enum
 
-_NEVER = float("inf")
-
 
 class Retry(Enum):
     """What may be done with a request that perhaps reached the peer before the connection was lost."""
@@ -101,22 +99,18 @@ class RequestTable:
         ('me', 0, None)
     """
 
-    __slots__ = ("_look_at", "_parked", "flying", "waiting")
+    __slots__ = ("_parked", "flying", "next_deadline", "waiting")
 
     def __init__(self) -> None:
         self.waiting: dict[str, Request] = {}
         self.flying: dict[str, Request] = {}
         self._parked: dict[str, Request] = {}
-        self._look_at = _NEVER
-        """No request runs out of time before. Answers leave it as it is, so that they cost nothing."""
+        self.next_deadline: float | None = None
+        """When to call `pop_expired`: when the first of them runs out of time, or earlier, because answers leave it as
+        it is and so cost nothing; None when none can."""
 
     def __len__(self) -> int:
         return len(self.waiting) + len(self.flying) + len(self._parked)
-
-    @property
-    def next_deadline(self) -> float | None:
-        """When to call `pop_expired`: when the first of them runs out of time, or earlier; None when none can."""
-        return self._look_at if self._look_at < _NEVER else None
 
     def wait(self, request: Request) -> None:
         """Take up a request that is to be sent when there is a chance."""
@@ -127,8 +121,8 @@ class RequestTable:
         """Take up a request that is sent this moment."""
         self.flying[request.id] = request
         expires = request.expires
-        if expires is not None and expires < self._look_at:
-            self._look_at = expires
+        if expires is not None and (self.next_deadline is None or expires < self.next_deadline):
+            self.next_deadline = expires
 
     def park(self, request: Request) -> None:
         """Take up a request that is not to be sent before `unpark`, or on the next connection."""
@@ -163,9 +157,9 @@ class RequestTable:
 
     def pop_expired(self, now: float) -> tuple[Request, bool] | None:
         """Take out one request whose time is over, and whether it was asked; None when there is none."""
-        if now < self._look_at:
+        if self.next_deadline is None or now < self.next_deadline:
             return None
-        earliest = _NEVER
+        earliest: float | None = None
         for place in (self.flying, self._parked, self.waiting):
             for request in place.values():
                 if request.expires is None:
@@ -173,8 +167,9 @@ class RequestTable:
                 if request.expires <= now:
                     del place[request.id]
                     return request, place is not self.waiting
-                earliest = min(earliest, request.expires)
-        self._look_at = earliest
+                if earliest is None or request.expires < earliest:
+                    earliest = request.expires
+        self.next_deadline = earliest
         return None
 
     def land(self, unsent: frozenset[str], *, keys_honoured: bool) -> list[Request]:
@@ -200,8 +195,8 @@ class RequestTable:
         self.flying = {}
         self.waiting = {**kept, **self._parked, **self.waiting}
         self._parked = {}
-        self._look_at = min(
-            (r.expires for r in self.waiting.values() if r.expires is not None), default=_NEVER
+        self.next_deadline = min(
+            (r.expires for r in self.waiting.values() if r.expires is not None), default=None
         )
         return unknown
 
@@ -211,14 +206,15 @@ class RequestTable:
         self.flying.clear()
         self._parked.clear()
         self.waiting.clear()
-        self._look_at = _NEVER
+        self.next_deadline = None
         return everything
 
     def _calm(self) -> None:
         """With nothing open, there is nothing to look at."""
         if not (self.flying or self.waiting or self._parked):
-            self._look_at = _NEVER
+            self.next_deadline = None
 
     def _arm(self, request: Request) -> None:
-        if request.expires is not None:
-            self._look_at = min(self._look_at, request.expires)
+        expires = request.expires
+        if expires is not None and (self.next_deadline is None or expires < self.next_deadline):
+            self.next_deadline = expires

@@ -166,8 +166,7 @@ def call(method: str, data: Any = None) -> Operation[Any]:
     """Any method, known or not; see `Dispatch.call`."""
     if not method:
         raise InvalidRequest("call: method must be the name of a method, got an empty string")
-    known = METHODS.get(method)
-    retry = known.retry if known is not None and known.retry is Retry.READ else Retry.NEVER
+    retry = Retry.READ if method in METHODS and METHODS[method].retry is Retry.READ else Retry.NEVER
     payload = b"" if data is None else encode_payload(data, what=method)
     return Operation(method, payload, results.read_value, retry)
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from websockets.client import ClientProtocol
-from websockets.exceptions import InvalidHandshake, InvalidState, InvalidStatus, InvalidURI
+from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 from websockets.protocol import CONNECTING, OPEN
@@ -71,7 +71,18 @@ class ClientWire:
         token: the credentials for this attempt.
     """
 
-    __slots__ = ("_fragments", "_generation", "_receive", "_session", "_token", "_ws", "has_output", "over")
+    __slots__ = (
+        "_fragments",
+        "_generation",
+        "_receive",
+        "_session",
+        "_token",
+        "_ws",
+        "has_output",
+        "over",
+        "send_binary",
+        "send_text",
+    )
 
     def __init__(self, session: ClientSession, generation: int, address: Address, token: str) -> None:
         self._session = session
@@ -80,8 +91,11 @@ class ClientWire:
         self._token = token
         self._fragments: list[bytes | bytearray] = []
         self._ws = ClientProtocol(address.uri, max_size=session.config.limits.message, logger=_LOGGER)
+        self.send_text = self._ws.send_text
+        self.send_binary = self._ws.send_binary
+        """Queue a message. Raises `InvalidState` once the connection is closing."""
         self.has_output = True
-        """There may be something to write."""
+        """There may be something to write; whoever sends says so."""
         self.over = False
         """Nothing more comes and nothing more is sent: the transport is to be closed."""
         request = self._ws.connect()
@@ -127,17 +141,6 @@ class ClientWire:
         if ws.state is CONNECTING:
             self._session.transport_failed(self._generation, reason or "it closed the connection", now=now)
         self._session.transport_closed(self._generation, now=now, code=code, reason=why)
-
-    def send(self, data: bytes, binary: bool) -> None:
-        """Queue a message."""
-        self.has_output = True
-        try:
-            if binary:
-                self._ws.send_binary(data)
-            else:
-                self._ws.send_text(data)
-        except InvalidState:
-            pass  # closing: what is not answered any more, the session settles
 
     def close(self, code: int, reason: str) -> None:
         """Queue a close frame."""

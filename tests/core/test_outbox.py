@@ -4,11 +4,16 @@ import json
 
 from dwp_core.client import frame_ids
 from dwp_core.codec import get_codec
-from dwp_core.effects import Connect, SendMessage
+from dwp_core.effects import Connect, Effect, SendMessage
 from dwp_core.frames import ErrorDetail
 from dwp_core.outbox import Outbox
 
 EPOCH_NS = 1_767_323_045_000_000_000
+
+
+def taken(out: Outbox) -> list[Effect]:
+    effects, out.effects = out.effects, []
+    return effects
 
 
 def outbox(format: str = "json") -> Outbox:
@@ -16,7 +21,7 @@ def outbox(format: str = "json") -> Outbox:
 
 
 def only_frame(out: Outbox) -> dict[str, object]:
-    [effect] = out.take()
+    [effect] = taken(out)
     assert isinstance(effect, SendMessage)
     assert not effect.binary
     frame: dict[str, object] = json.loads(effect.data)
@@ -48,17 +53,17 @@ def test_an_id_or_a_time_that_is_given_is_kept() -> None:
 def test_the_opcode_follows_the_codec() -> None:
     out = outbox("msgpack")
     out.frame("ping", 0.0)
-    [effect] = out.take()
+    [effect] = taken(out)
     assert isinstance(effect, SendMessage)
     assert effect.binary
 
 
 def test_what_was_taken_is_gone() -> None:
     out = outbox()
-    assert out.take() == []
+    assert taken(out) == []
     out.effects.append(Connect(1, 1))
-    assert out.take() == [Connect(1, 1)]
-    assert out.take() == []
+    assert taken(out) == [Connect(1, 1)]
+    assert taken(out) == []
 
 
 def test_messages_that_were_not_taken_can_be_left_out_and_tell_whose_they_were() -> None:
@@ -67,4 +72,4 @@ def test_messages_that_were_not_taken_can_be_left_out_and_tell_whose_they_were()
     out.effects.append(Connect(1, 1))
     out.frame("request", 0.0, credits=5)
     assert out.drop_messages() == {"c9"}
-    assert out.take() == [Connect(1, 1)]
+    assert taken(out) == [Connect(1, 1)]

@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from inspect import isawaitable
 
+from websockets.exceptions import InvalidState
+
 from dispatch.wire import Address, ClientWire
 from dwp_core.client import ClientSession
 from dwp_core.client_events import ClientEvent
@@ -74,29 +76,29 @@ class Line:
         self._attempt: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
-        self._in_turn = False
-        self._poked_again = False
+        self._written = False
+        self._scheduled = False
 
     def poke(self) -> None:
-        """The session was told something: carry out what it wants, the first time in a loop turn at once."""
-        if self._in_turn:
-            self._poked_again = True
-            return
-        self._in_turn = True
-        self._loop.call_soon(self._end_turn)
-        self.pump()
+        """The session was told something: carry out what it wants.
+
+        The first time at once; from then on, until something comes in, once at the end of the loop turn, so that what
+        many callers want is written in one piece.
+        """
+        if not self._written:
+            self._written = True
+            self.pump()
+        elif not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._end_turn)
 
     def pump(self) -> None:
         """Carry out the session's effects, hand on its events, arm its timer."""
         session, connection = self.session, self._connection
         effects = session.take_effects()
         if effects:
-            send = connection.wire.send if connection is not None else _drop
-            for effect in effects:
-                if type(effect) is SendMessage:
-                    send(effect.data, effect.binary)
-                else:
-                    self._perform(effect)
+            self._carry_out(effects)
+            connection = self._connection
         if connection is not None and connection.wire.has_output:
             connection.flush()
         events = session.take_events()
@@ -105,10 +107,8 @@ class Line:
         self._arm()
 
     def _end_turn(self) -> None:
-        self._in_turn = False
-        if self._poked_again:
-            self._poked_again = False
-            self.pump()
+        self._scheduled = self._written = False
+        self.pump()
 
     def _arm(self) -> None:
         deadline = self.session.next_deadline
@@ -127,6 +127,22 @@ class Line:
         self._timer = None
         self.session.handle_timer(now=self._loop.time())
         self.pump()
+
+    def _carry_out(self, effects: list[Effect]) -> None:
+        wire = self._connection.wire if self._connection is not None else None
+        if wire is not None:
+            wire.has_output = True
+        for effect in effects:
+            if type(effect) is not SendMessage:
+                self._perform(effect)
+            elif wire is not None:
+                try:
+                    if effect.binary:
+                        wire.send_binary(effect.data)
+                    else:
+                        wire.send_text(effect.data)
+                except InvalidState:
+                    pass  # it is closing; the session is told, and settles what was under way
 
     def _perform(self, effect: Effect) -> None:
         connection = self._connection
@@ -187,6 +203,11 @@ class Line:
         else:
             connection.abort()
 
+    def received(self) -> None:
+        """Something has come in: what its receivers want next is written at once again."""
+        self._written = False
+        self.pump()
+
     def gone(self, connection: Connection) -> None:
         """The connection is over."""
         if self._connection is connection:
@@ -215,7 +236,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """asyncio: bytes have come."""
         self.wire.receive_data(data, now=self._time())
-        self._line.pump()
+        self._line.received()
         if self.wire.over:
             self._finish()
 
@@ -287,10 +308,6 @@ class Connection(asyncio.Protocol):
 def clock_of(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
     """The loop's clock, without the call in between where the loop only passes it on."""
     return time.monotonic if type(loop).time is asyncio.BaseEventLoop.time else loop.time
-
-
-def _drop(data: bytes, binary: bool) -> None:
-    """There is no transport any more; the session is told, and settles what was sent."""
 
 
 def _os_reason(error: BaseException) -> str:
