@@ -21,7 +21,7 @@ from dwp_core.client_events import (
 from dwp_core.codec.payload import decode_payload, encode_payload
 from dwp_core.errors import BAD_REQUEST, DispatchError, InvalidRequest, PayloadError, UnsupportedError
 from dwp_core.frames import EventHead
-from dwp_core.peer import BASE_CREDITS, RESUME, Peer
+from dwp_core.peer import RESUME, Peer
 from dwp_core.subscriptions import Gap, Since, Subscription, SubscriptionTable
 from dwp_core.topics import check_channel
 from dwp_core.window import ReceiveWindow
@@ -129,8 +129,7 @@ class Streams:
             for subscription, gap in self._table.another_log():
                 self._events.append(SubscriptionGap(subscription.tag, gap))
         size = self._config.event_window if self._resumes else self._config.event_buffer
-        granted = peer.credits if self._resumes else BASE_CREDITS
-        self._window = ReceiveWindow(size=size, granted=granted)
+        self._window = ReceiveWindow(size=size, granted=peer.credits)
         for channel in self._table.channels:
             self._ask_again(channel)
         self._unanswered = set(self._to_ask)
@@ -248,7 +247,7 @@ class Streams:
                 self._ask(channel, None, here)
             return
         for subscription in here:  # what it holds already is bounded over any number of connections
-            subscription.lagging = subscription.buffered >= self._config.event_window // 2
+            subscription.lagging = subscription.buffered >= max(self._config.event_window // 2, 1)
         everything = [s for s in here if s.start == "start" and not s.lagging]
         onwards = [s for s in here if s.start != "start" and not s.lagging]
         if onwards:

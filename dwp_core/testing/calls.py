@@ -109,6 +109,8 @@ class Listener:
         unread: events that were not consumed yet.
         reading: whether the application consumes events as they come.
         started: the server has confirmed it.
+        started_at: the seq after which it began; None where the server numbers nothing.
+        started_in: the id of the log in which it began.
         ended: no more events come.
         error: why it ended; None when the application left.
         subscription: the session's own record of it.
@@ -122,6 +124,8 @@ class Listener:
         "reading",
         "since",
         "started",
+        "started_at",
+        "started_in",
         "subscription",
         "unread",
     )
@@ -133,6 +137,8 @@ class Listener:
         self.unread = 0
         self.reading = True
         self.started = False
+        self.started_at: int | None = None
+        self.started_in = ""
         self.ended = False
         self.error: DispatchError | None = None
         self.subscription: Subscription

@@ -144,6 +144,11 @@ class SimulatedServer:
         self.ledger.append(type, topic, data)
         self.publish_soon()
 
+    @property
+    def draining(self) -> bool:
+        """Whether it is going away."""
+        return self.listening and self._draining_until is not None
+
     # What the application and the connections ask.
 
     def note(self, what: str, message: bytes = b"") -> None:
