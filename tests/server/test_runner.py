@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -92,7 +93,7 @@ def test_a_function_that_returns_nothing_has_the_result_null(owner: Owner) -> No
     assert owner.outcome(nothing).output == b"null"
 
 
-@pytest.mark.parametrize("result", [object(), {"when": {1, 2}}, float("nan"), {1: 2}, b"bytes"], ids=repr)
+@pytest.mark.parametrize("result", [object(), {"when": {1, 2}}, float("nan"), {1: 2}, b"bytes"], ids=["object", "set", "nan", "key", "bytes"])
 def test_a_result_that_is_no_json_fails_for_good_and_names_the_path(owner: Owner, result: object) -> None:
     def answer() -> object:
         return result
@@ -480,3 +481,55 @@ def test_closing_cancels_what_waits_and_does_not_wait_for_what_hangs() -> None:
     assert cleaned.wait(PATIENCE)
     release.set()
     assert owner.runner.close(PATIENCE)
+
+
+# ── all of it at once ──
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_every_run_comes_back_exactly_once_whatever_is_cancelled_or_abandoned(seed: int) -> None:
+    rng = random.Random(seed)
+    owner = Owner(threads=rng.randint(1, 6), loops=rng.randint(1, 4))
+    release = threading.Event()
+
+    def short() -> None: ...
+
+    def waits() -> None:
+        current().wait_cancelled(PATIENCE)
+
+    def blocks() -> None:
+        release.wait(PATIENCE)
+
+    async def short_async() -> None: ...
+
+    async def waits_async() -> None:
+        await asyncio.Event().wait()
+
+    async def turns_async() -> None:
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    kinds = (short, waits, short_async, waits_async, turns_async, blocks)
+    weights = (6, 2, 6, 2, 6, 0.1)
+    runs = [owner.run(rng.choices(kinds, weights)[0], id=str(number)) for number in range(300)]
+    abandoned: set[Run] = set()
+    waiting = list(runs)
+    while waiting:
+        batch = [waiting.pop() for _ in range(min(len(waiting), rng.randint(1, 40)))]
+        owner.start(*batch)
+        for run in rng.choices(runs[len(waiting) :], k=5):
+            owner.runner.cancel(run)
+        if rng.random() < 0.3:
+            run = rng.choice(batch)
+            owner.runner.cancel(run)
+            owner.runner.abandon(run)
+            abandoned.add(run)
+    release.set()
+    for run in runs:
+        owner.runner.cancel(run)
+    while abandoned.union(owner.ended) != set(runs):
+        owner.collect(len(owner.ended) + 1)
+
+    assert owner.runner.close(PATIENCE)
+    assert len(owner.ended) == len(set(owner.ended))
+    assert all((run.output is None) != (run.failure is None) for run in owner.ended)
