@@ -73,6 +73,13 @@ def fails():
 def exits():
     raise SystemExit(7)
 
+@dispatch.function(name="clings")
+def clings():
+    def hang():
+        wait_to_go()
+    threading.Thread(target=hang).start()
+    asyncio.run(asyncio.sleep(0))
+
 @dispatch.function(name="pid")
 def pid():
     return os.getpid()
@@ -138,7 +145,7 @@ def test_for_people_the_ready_line_is_one_line(folder: Path) -> None:
     line = server.line()
     assert line.startswith("ready: ws://127.0.0.1:")
     assert line.endswith(
-        "/dwp, dispatch.db, 8 functions: blocks, exits, fails, greet, greet-async, pid, polite, slow"
+        "/dwp, dispatch.db, 9 functions: blocks, clings, exits, fails, greet, greet-async, pid, polite, slow"
     )
     assert server.terminate() == 0
     assert server.line() == ""
@@ -259,6 +266,12 @@ def test_what_does_not_end_in_time_is_handed_back_and_runs_again(folder: Path, p
     with ServeProcess(folder, queues=["none"]) as server:
         jobs = [server.ask(lambda c, i=i: c.get_job(i)) for i in ids]  # type: ignore[misc]
         assert [(job["state"], job["retry_count"]) for job in jobs] == [("pending", 0)] * 3
+
+
+def test_a_thread_that_user_code_left_behind_does_not_keep_it_alive(folder: Path) -> None:
+    with ServeProcess(folder) as server:
+        assert server.ask(lambda client: run(client, "clings"))["state"] == "completed"
+        assert server.terminate() == 0
 
 
 def test_a_second_signal_ends_it_at_once_and_the_job_comes_back(folder: Path, pipes: Pipes) -> None:

@@ -42,7 +42,7 @@ logger = logging.getLogger("dispatch.serve")
 IN_MEMORY = ":memory:"
 BACKLOG = 2048
 NAMES_SHOWN = 12
-EXIT_SECONDS = 5.0
+EXIT_SECONDS = 2.0
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
