@@ -8,6 +8,7 @@ buys one more round.
 from __future__ import annotations
 
 from enum import Enum
+from math import inf
 
 
 class Verdict(Enum):
@@ -31,26 +32,25 @@ class Liveness:
         (<Verdict.PING: 'ping'>, <Verdict.DEAD: 'dead'>)
     """
 
-    __slots__ = ("_asked", "deadline", "interval", "last_heard")
+    __slots__ = ("_asked_at", "deadline", "interval", "last_heard")
 
     def __init__(self, *, interval: float, now: float) -> None:
         self.interval = interval
         self.last_heard = now
         self.deadline = now + interval
-        self._asked = False
+        self._asked_at = -inf
 
     def check(self, now: float) -> Verdict:
         """Judge the silence up to `now` and set the next `deadline`, which is always later than `now`."""
         overslept = now - self.deadline > self.interval / 2
         quiet_since = self.last_heard
         if quiet_since + self.interval > now:
-            self._asked = False
             self.deadline = quiet_since + self.interval
             return Verdict.ALIVE
         self.deadline = now + self.interval
-        if self._asked and not overslept:
+        if quiet_since < self._asked_at and not overslept:
             return Verdict.DEAD
-        self._asked = True
+        self._asked_at = now
         return Verdict.PING
 
     def suspend(self, now: float) -> None:

@@ -307,7 +307,7 @@ class Script:
 
     def connect_negotiated(self, **answer: Any) -> Script:
         """As `connect`, at a server that has every extension."""
-        return self.connect(**{"features": list(FEATURES), "log": "log-1", "credits": 1000, **answer})
+        return self.connect(**{"features": list(FEATURES), "log": "log-1", "credits": 4096, **answer})
 
     def answer(self, frame: Sent, data: Any = None) -> None:
         """The answer to a request."""

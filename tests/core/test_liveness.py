@@ -22,6 +22,14 @@ def test_any_message_is_a_sign_of_life() -> None:
     assert liveness.check(25.0) is Verdict.PING, "it is asked anew, not called dead at once"
 
 
+def test_a_peer_that_answers_at_once_and_says_no_more_is_asked_again() -> None:
+    liveness = Liveness(interval=10.0, now=0.0)
+    assert liveness.check(10.0) is Verdict.PING
+    liveness.last_heard = 10.0
+    assert liveness.check(20.0) is Verdict.PING
+    assert liveness.check(30.0) is Verdict.DEAD
+
+
 def test_a_timer_that_comes_much_too_late_buys_one_more_round() -> None:
     liveness = Liveness(interval=10.0, now=0.0)
     assert liveness.check(10.0) is Verdict.PING
