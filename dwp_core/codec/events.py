@@ -5,10 +5,9 @@ The fast codec reads it in one typed C call; what that refuses, and every event 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from dwp_core.codec import json_syntax
-from dwp_core.codec.json_syntax import INT64, Malformed
 from dwp_core.frames import EventHead
 
 
@@ -37,39 +36,26 @@ def judge_event(raw: bytes) -> EventHead | None:
     PROTOCOL.md section 5.
     """
     text = str(raw, "utf-8", "surrogateescape")
-    spans: dict[str, tuple[int, int]] = {}
     try:
-        members, end = json_syntax.members(text, json_syntax.space(text, 0))
+        start = json_syntax.space(text, 0)
+        if not text.startswith("{", start):
+            return None
+        members, end = json_syntax.members(text, start)
         if json_syntax.space(text, end) != len(text):
             return None
-    except Malformed:
+    except json_syntax.Malformed:
         return None
-    for name, start, end in members:
-        spans[name] = (start, end)
-    kind = _value(text, spans, "type")
-    topic = _value(text, spans, "topic")
-    seq = _value(text, spans, "seq")
+    kind, topic, seq, ts = [members.get(name, _ABSENT)[0] for name in ("type", "topic", "seq", "ts")]
     if not _is_text(kind) or not kind or not (topic is None or _is_text(topic)):
         return None
-    if seq is not None and (type(seq) is not int or seq not in INT64):
+    if seq is not None and (type(seq) is not int or seq not in _INT64):
         return None
-    ts = _value(text, spans, "ts")
-    begin, end = spans.get("data", (0, 0))
+    _, begin, end = members.get("data", _ABSENT)
     data = text[begin:end].encode("utf-8", "surrogateescape")
     return PlainEvent(kind, topic or "", seq, ts if _is_text(ts) else "", data)
 
 
-def _value(text: str, spans: dict[str, tuple[int, int]], name: str) -> Any:
-    start, _ = spans.get(name, (-1, -1))
-    if start < 0:
-        return None
-    try:
-        return json_syntax.scan(text, start)[0]
-    except RecursionError:
-        return _DEEP
-
-
-def _is_text(value: object) -> bool:
+def _is_text(value: object) -> TypeGuard[str]:
     if type(value) is not str:
         return False
     try:
@@ -79,4 +65,5 @@ def _is_text(value: object) -> bool:
     return True
 
 
-_DEEP: list[object] = []
+_ABSENT: json_syntax.Member = (None, 0, 0)
+_INT64 = range(-(1 << 63), 1 << 63)

@@ -1,22 +1,22 @@
-"""The JSON codec on the standard library: the judge itself is the decoder; payload and time are cut out when asked for.
+"""The JSON codec on the standard library: one parse for envelope and payload, whose text is cut out when asked for.
 
-PROTOCOL.md section 2.
+Whatever is not plainly right goes to `dwp_core.codec.judge` (PROTOCOL.md section 2).
 """
 
 from __future__ import annotations
 
 from json.encoder import encode_basestring
-from typing import Any
+from typing import Any, Final
 
-from dwp_core.codec import payload, payload_portable
+from dwp_core.codec import json_syntax, payload, payload_portable
 from dwp_core.codec.events import judge_event
-from dwp_core.codec.judge import Envelope, judge_json, locate, unwritable
+from dwp_core.codec.judge import Fields, judge_json, locate, plain_fields, unwritable
 from dwp_core.codec.timestamps import Stamper, json_time
 from dwp_core.frames import ErrorDetail, EventHead, Limits
 
 
 class PortableJsonFrame:
-    """A `Frame` made by the portable JSON codec. It is data: nobody changes it once it is made."""
+    """A `Frame` made by the portable JSON codec. It is data: its fields do not change once it is made."""
 
     __slots__ = (
         "app_id",
@@ -28,11 +28,12 @@ class PortableJsonFrame:
         "message",
         "method",
         "org_id",
+        "parsed",
         "token",
         "type",
     )
 
-    def __init__(self, envelope: Envelope, message: bytes) -> None:
+    def __init__(self, fields: Fields, message: bytes, parsed: Any) -> None:
         (
             self.id,
             self.type,
@@ -44,8 +45,16 @@ class PortableJsonFrame:
             self.error,
             self.channel,
             self.credits,
-        ) = envelope
+        ) = fields
         self.message = message
+        self.parsed = parsed
+
+    def __repr__(self) -> str:
+        return f"PortableJsonFrame(id={self.id!r}, type={self.type!r}, method={self.method!r})"
+
+
+_UNREAD: Final = object()
+"""Stands for a payload that was not kept when its frame was parsed."""
 
 
 class PortableJsonCodec:
@@ -72,6 +81,7 @@ class PortableJsonCodec:
         credits: int = 0,
         ts: int,
     ) -> bytes:
+        """See `dwp_core.codec.Codec.encode`."""
         quoted = encode_basestring
         head = f'{{"id":{quoted(id)},"type":{quoted(type)}'
         if method:
@@ -97,18 +107,47 @@ class PortableJsonCodec:
             raise unwritable(cause) from None
 
     def decode(self, message: bytes | bytearray | memoryview, limits: Limits) -> PortableJsonFrame:
+        """See `dwp_core.codec.Codec.decode`."""
         message = bytes(message)
-        return PortableJsonFrame(judge_json(message, limits), message)
+        if len(message) <= limits.message:
+            try:
+                text = str(message, "utf-8")
+                if "\\u" not in text or not ("\\ud" in text or "\\uD" in text):  # no surrogates
+                    root = payload_portable.decode(text)
+                    if type(root) is dict:
+                        fields = plain_fields(root, limits)
+                        if fields is not None:
+                            return PortableJsonFrame(fields, message, root.get("data"))
+            except (ValueError, RecursionError):
+                pass
+        return PortableJsonFrame(judge_json(message, limits)[0], message, _UNREAD)
 
     def data(self, frame: Any) -> bytes:
+        """See `dwp_core.codec.Codec.data`."""
         return locate(frame.message)[0]
 
     def value(self, frame: Any, limits: Limits) -> Any:
+        """See `dwp_core.codec.Codec.value`."""
+        # What was parsed with the frame is handed out once: the next caller gets a value of its own.
+        value, frame.parsed = frame.parsed, _UNREAD
+        message = frame.message
+        if (
+            value is not _UNREAD
+            and len(message) <= limits.payload
+            and not json_syntax.is_deeper(message, limits.depth)
+        ):
+            return value
         raw = locate(frame.message)[0]
-        return payload.decode_with(payload_portable, raw, limits, "data") if raw else None
+        return (
+            payload.decode_with(payload_portable.parse, raw, limits, "data", well_formed=True)
+            if raw
+            else None
+        )
 
     def timestamp(self, frame: Any) -> int | None:
+        """See `dwp_core.codec.Codec.timestamp`."""
         return json_time(locate(frame.message)[1])
 
     def event(self, frame: Any) -> EventHead | None:
+        """See `dwp_core.codec.Codec.event`."""
         return judge_event(locate(frame.message)[0])

@@ -1,10 +1,9 @@
-"""The JSON grammar, judged and cut into pieces without recursion: the ground that both the frame judge and the payload
-judge stand on (PROTOCOL.md section 2; RFC 8259).
+"""The JSON grammar, judged and cut into pieces: the ground that the frame judge and the payload judge stand on.
 
 The standard library's C scanner judges what is nested as deeply as it can follow, and `skip` what is deeper, in a loop
 with a stack of its own, so that no message can exhaust this process. Where there is no C scanner, `skip` judges
-everything, because the pure-Python one of the standard library is laxer than RFC 8259. Depth, lone surrogates and
-the size of numbers are not grammar; whoever reads a value judges those.
+everything, because the pure-Python scanner of the standard library is laxer than RFC 8259. Depth, lone surrogates and
+the size of numbers are not grammar; whoever reads a value judges those (PROTOCOL.md section 2).
 """
 
 from __future__ import annotations
@@ -12,76 +11,86 @@ from __future__ import annotations
 import json
 import json.scanner
 import re
-from itertools import accumulate
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn, cast
 
 
 class Malformed(ValueError):
     """The text is not JSON."""
 
 
-class Member(NamedTuple):
-    """One member of an object: its name, and where its value begins and ends in the text."""
+class Unbuilt:
+    """Stands for a value that is well-formed, and nested too deeply for the scanner to build it.
 
-    name: str
-    start: int
-    end: int
+    Attributes:
+        opener: its first character, `[` or `{`.
+    """
 
+    __slots__ = ("opener",)
+
+    def __init__(self, opener: str) -> None:
+        self.opener = opener
+
+
+class LongInteger(int):
+    """Stands for an integer with more digits than Python converts (`sys.get_int_max_str_digits()`)."""
+
+
+Member = tuple[Any, int, int]
+"""The value of one member of an object, and where its text begins and ends."""
 
 HAS_C_SCANNER = getattr(json.scanner, "c_make_scanner", None) is not None
 
-INT64 = range(-(1 << 63), 1 << 63)
-
-_SPACE = re.compile(r"[ \t\n\r]*")
+# A run is what `skip` takes in one step of the regular expression engine: brackets that open, each followed by the
+# simple values (scalars and empty containers) before the next bracket that opens or closes something.
+_SPACES = r"[ \t\n\r]*+"
 _STRING = r'"[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+"'
-_KEY = re.compile(rf"[ \t\n\r]*+({_STRING})[ \t\n\r]*+:[ \t\n\r]*+")
-_SCALAR = re.compile(rf"{_STRING}|-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][-+]?[0-9]++)?|true|false|null")
-_OPENERS = re.compile(r"[\[ \t\n\r]*+")
-_CLOSERS = re.compile(r"[\] \t\n\r]*+")
-_AFTER = re.compile(r"[ \t\n\r]*+([,}\]])[ \t\n\r]*+")
-_LONE_SURROGATE = re.compile(
-    r"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F]"
-)
+_NUMBER = r"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][-+]?[0-9]++)?"
+_SIMPLE = rf"(?:{_STRING}|{_NUMBER}|true|false|null|\[{_SPACES}\]|\{{{_SPACES}\}})"
+_NAME = rf"{_STRING}{_SPACES}:{_SPACES}"
+_ITEMS = rf"(?:{_SIMPLE}{_SPACES},{_SPACES})*+"
+_PAIRS = rf"{_NAME}(?:{_SIMPLE}{_SPACES},{_SPACES}{_NAME})*+"
+_OPENERS = rf"(?:\[[\[ \t\n\r]*+{_ITEMS}|\{{{_SPACES}{_PAIRS})*+"
 
+_runs = {
+    0: re.compile(_OPENERS).match,
+    ord("["): re.compile(_ITEMS + _OPENERS).match,
+    ord("{"): re.compile(_PAIRS + _OPENERS).match,
+}
+_spaces = re.compile(_SPACES).match
+_simple = re.compile(_SIMPLE).match
+_closers = re.compile(r"[\]} \t\n\r]*+").match
+_comma = re.compile(rf",{_SPACES}").match
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise Malformed(name)
-
-
-def _bounded_int(digits: str) -> int:
-    # Envelope integers are 64-bit; a longer one only has to stay out of range, not to be computed.
-    return int(digits) if len(digits) <= 20 else 1 << 64
-
-
-_scan = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
-_scan_long_integers = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=_bounded_int).raw_decode
+_SPACE = frozenset(" \t\n\r")
+_OPEN_TO_CLOSED = bytes.maketrans(b"[{", b"]}")
+_BRACKETS_ALIKE = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_NO_MARKS = bytes(set(range(256)) - set(b'[]{}"'))
+_PASSES = 8
+_SMALL = 2048  # up to here it is cheaper to count what opens than to take the strings out
 
 
 def scan(text: str, start: int) -> tuple[Any, int]:
-    """The value that begins exactly at `start`, and where it ends; integers too long for this Python come out as 2**64.
+    """The value that begins exactly at `start`, and where it ends.
+
+    A value that is nested too deeply comes as `Unbuilt`, an integer that has too many digits as `LongInteger`.
 
     Raises:
         Malformed: it is not JSON.
-        RecursionError: it is nested deeper than this process can follow; `skip` still can.
 
     Example:
         >>> scan('{"a": [1]} tail', 0)
         ({'a': [1]}, 10)
     """
-    if not HAS_C_SCANNER:
-        skip(text, start)
     try:
         return _scan(text, start)
-    except json.JSONDecodeError as error:
-        raise Malformed from error
-    except Malformed:
-        raise
-    except ValueError:  # an integer beyond sys.get_int_max_str_digits()
-        return _scan_long_integers(text, start)
+    except RecursionError:
+        return Unbuilt(text[start]), skip(text, start)
 
 
 def skip(text: str, start: int) -> int:
-    """Where the value that begins at `start` (spaces may come first) ends, however deeply it is nested.
+    """Where the value that begins exactly at `start` ends, however deeply it is nested.
 
     Raises:
         Malformed: it is not JSON.
@@ -90,89 +99,116 @@ def skip(text: str, start: int) -> int:
         >>> skip("[" * 100_000 + "]" * 100_000 + ",", 0)
         200000
     """
-    stack = bytearray()  # the arrays `[` and objects `{` that are open
+    stack = bytearray()  # the brackets that are open
     position = start
     while True:
-        match = _OPENERS.match(text, position)
-        assert match is not None  # it matches the empty text
-        opened = text.count("[", position, match.end())
-        position = match.end()
-        stack += b"[" * opened
-        head = text[position : position + 1]
-        if head == "{":
-            position, inside = _enter_object(text, position)
-            if inside:
-                stack += b"{"
-                continue
-        elif not (head == "]" and opened):
-            position = _end_of_scalar(text, position)
-        position = _leave(text, position, stack)
+        run = _runs[stack[-1] if stack else 0](text, position)
+        if run is None:
+            raise Malformed
+        taken = run[0].encode("utf-8", "surrogateescape")
+        stack += _brackets(taken).replace(b"[]", b"").replace(b"{}", b"")
+        position = run.end()
+        if not (text.startswith("]", position) and taken.rstrip().endswith(b"[")):
+            value = _simple(text, position)
+            if value is None:
+                raise Malformed
+            position = value.end()
+        position = _close(text, position, stack)
         if not stack:
             return position
-        position = _next_value(text, position, stack)
+        comma = _comma(text, position)
+        if comma is None:
+            raise Malformed
+        position = comma.end()
 
 
-def require(text: str) -> None:
-    """Nothing, when the text is exactly one JSON value with white space around it.
-
-    Raises:
-        Malformed: it is not.
-
-    Example:
-        >>> require(" [1] ")
-    """
-    start = space(text, 0)
-    if space(text, _end_of_value(text, start)) != len(text):
-        raise Malformed
-
-
-def members(text: str, start: int) -> tuple[list[Member], int]:
-    """The members of the object that begins exactly at `start`, in their order, and where it ends.
+def members(text: str, start: int) -> tuple[dict[str, Member], int]:
+    """The members of the object that begins exactly at `start`, by name, the last of duplicates; and where it ends.
 
     Raises:
         Malformed: it is not JSON.
 
     Example:
         >>> members('{"a": 1, "b": []}', 0)
-        ([Member(name='a', start=6, end=7), Member(name='b', start=14, end=16)], 17)
+        ({'a': (1, 6, 7), 'b': ([], 14, 16)}, 17)
     """
-    found: list[Member] = []
-    position, inside = _enter_object(text, start)
-    if not inside:
-        return found, position
-    key = start + 1
-    while True:
-        match = _KEY.match(text, key)
-        if match is None:
-            raise Malformed
-        name = match[1]
-        end = _end_of_value(text, match.end())
-        found.append(Member(_scan(name)[0] if "\\" in name else name[1:-1], match.end(), end))
-        match = _AFTER.match(text, end)
-        if match is None or match[1] == "]":
-            raise Malformed
-        if match[1] == "}":
-            return found, match.start(1) + 1
-        key = match.end()
+    found: dict[str, Member] = {}
+    position = space(text, start + 1)
+    if text.startswith("}", position):
+        return found, position + 1
+    try:
+        while True:
+            if text[position] != '"':
+                position = space(text, position)
+                if text[position] != '"':
+                    raise Malformed
+            name, end = scan(text, position)
+            if text[end] != ":":
+                end = space(text, end)
+                if text[end] != ":":
+                    raise Malformed
+            begin = end + 1 if text[end + 1] not in _SPACE else space(text, end + 1)
+            value, end = scan(text, begin)
+            found[name] = (value, begin, end)
+            if text[end] != ",":
+                end = space(text, end)
+                if text[end] == "}":
+                    return found, end + 1
+                if text[end] != ",":
+                    raise Malformed
+            position = end + 1
+    except IndexError:  # the text ends in the middle of it
+        raise Malformed from None
+
+
+def whole(text: str) -> Any:
+    """The value of a text that is exactly one JSON value with white space around it; see `scan`.
+
+    Raises:
+        Malformed: it is not.
+
+    Example:
+        >>> whole(" [1] ")
+        [1]
+    """
+    try:
+        return build(text)
+    except RecursionError:
+        start = space(text, 0)
+        if space(text, skip(text, start)) != len(text):
+            raise Malformed from None
+        return Unbuilt(text[start])
+
+
+def build(text: str) -> Any:
+    """`whole`, but for what is nested too deeply to be built.
+
+    Raises:
+        Malformed: it is not one JSON value.
+        RecursionError: it is nested deeper than this process can follow.
+
+    Example:
+        >>> build(" [1] ")
+        [1]
+    """
+    value, end = _scan(text, space(text, 0))
+    if end != len(text) and space(text, end) != len(text):
+        raise Malformed
+    return value
 
 
 def space(text: str, start: int) -> int:
-    """Where the white space that begins at `start` ends."""
-    match = _SPACE.match(text, start)
-    assert match is not None  # it matches the empty text
-    return match.end()
-
-
-def has_lone_surrogate(text: str) -> bool:
-    """Whether well-formed JSON text spells a surrogate that is not one of a pair.
+    """Where the white space that begins at `start` ends.
 
     Example:
-        >>> has_lone_surrogate(r'"\\ud800"'), has_lone_surrogate(r'"\\ud83d\\ude00"')
-        (True, False)
+        >>> space("[ 1]", 1)
+        2
     """
-    if "\\ud" not in text and "\\uD" not in text:
-        return False
-    return _LONE_SURROGATE.search(text.replace("\\\\", "__")) is not None
+    if text[start : start + 1] not in _SPACE:
+        return start
+    match = _spaces(text, start)
+    assert match is not None  # it matches the empty text
+    return match.end()
 
 
 def is_deeper(raw: bytes, limit: int) -> bool:
@@ -182,11 +218,11 @@ def is_deeper(raw: bytes, limit: int) -> bool:
         >>> is_deeper(b"[[1]]", 1), is_deeper(b'["[["]', 1)
         (True, False)
     """
-    if raw.count(b"[") + raw.count(b"{") <= limit:
+    if len(raw) <= 2 * limit or (len(raw) < _SMALL and _openers(raw, limit) <= limit):
         return False
-    if b"\\" in raw:
-        raw = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
-    brackets = b"".join(raw.split(b'"')[::2]).translate(_BRACKETS_ALIKE, _NO_BRACKETS)
+    brackets = _brackets(raw).translate(_BRACKETS_ALIKE)
+    if b"[" * (limit + 1) in brackets:
+        return True
     # Taking out the innermost pairs lowers the depth by exactly one: flat data is decided in a pass or two.
     for taken in range(_PASSES):
         if len(brackets) <= 2 * (limit - taken):
@@ -194,75 +230,95 @@ def is_deeper(raw: bytes, limit: int) -> bool:
         if not brackets:
             return True
         brackets = brackets.replace(b"[]", b"")
-    return max(accumulate(map(_STEP.__getitem__, brackets)), default=0) + _PASSES > limit
+    depth = _PASSES
+    for peak in brackets.replace(b"][", b"] [").split():
+        opened = peak.count(b"[")
+        depth += opened
+        if depth > limit:
+            return True
+        depth -= len(peak) - opened
+    return False
 
 
-_PASSES = 8
-_BRACKETS_ALIKE = bytes.maketrans(b"{}", b"[]")
-_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_STEP = {ord("["): 1, ord("]"): -1}
-
-
-def _enter_object(text: str, start: int) -> tuple[int, bool]:
-    """Past an empty object, or at the first value of another; and whether there is one."""
-    if text[start : start + 1] != "{":
-        raise Malformed
-    position = space(text, start + 1)
-    if text[position : position + 1] == "}":
-        return position + 1, False
-    return _past_key(text, position), True
-
-
-def _past_key(text: str, start: int) -> int:
-    match = _KEY.match(text, start)
-    if match is None:
-        raise Malformed
-    return match.end()
-
-
-def _end_of_scalar(text: str, start: int) -> int:
-    match = _SCALAR.match(text, start)
-    if match is None:
-        raise Malformed
-    return match.end()
-
-
-def _end_of_value(text: str, start: int) -> int:
+def _scan(text: str, start: int) -> tuple[Any, int]:
+    if not HAS_C_SCANNER:
+        skip(text, start)
     try:
-        return scan(text, start)[1]
-    except RecursionError:
-        return skip(text, start)
+        return _scan_once(text, start)
+    except (StopIteration, Malformed, json.JSONDecodeError):
+        raise Malformed from None
+    except ValueError:  # an integer beyond sys.get_int_max_str_digits(); the scanner that minds is slower
+        return _scan_long_integers(text, start)
 
 
-def _leave(text: str, position: int, stack: bytearray) -> int:
-    """Past every bracket that closes here; a whole run of `]` is one step."""
-    while stack:
-        match = _CLOSERS.match(text, position)
-        assert match is not None  # it matches the empty text
-        closed = text.count("]", position, match.end())
-        if closed:
-            ours = min(closed, len(stack))
-            if not stack.endswith(b"[" * ours):
-                raise Malformed
-            del stack[-ours:]
-            position = match.end() if ours == closed else _past_brackets(text, position, ours)
-            continue
-        if text[match.end() : match.end() + 1] != "}":
-            return match.end()
-        if stack[-1:] != b"{":
-            raise Malformed
-        del stack[-1:]
-        position = match.end() + 1
-    return position
+def _scan_long_integers(text: str, start: int) -> tuple[Any, int]:
+    try:
+        return _scan_once_bounded(text, start)
+    except (StopIteration, ValueError):
+        raise Malformed from None
 
 
-def _past_brackets(text: str, position: int, count: int) -> int:
-    for _ in range(count):
-        position = text.index("]", position) + 1
-    return position
-
-
-def _next_value(text: str, position: int, stack: bytearray) -> int:
-    if text[position : position + 1] != ",":
+def _close(text: str, position: int, stack: bytearray) -> int:
+    """Past the brackets that close here, as many as are open; a whole run of them is one step."""
+    run = _closers(text, position)
+    assert run is not None  # it matches the empty text
+    brackets = run[0].encode()
+    closed = brackets.translate(None, b" \t\n\r")[: len(stack)]
+    rest = len(stack) - len(closed)
+    if stack[rest:].translate(_OPEN_TO_CLOSED)[::-1] != closed:
         raise Malformed
-    return _past_key(text, position + 1) if stack[-1:] == b"{" else position + 1
+    del stack[rest:]
+    if stack:
+        return run.end()
+    if brackets.startswith(closed):
+        return position + len(closed)
+    for bracket in closed.decode():
+        position = text.index(bracket, position) + 1
+    return position
+
+
+def _openers(raw: bytes, limit: int) -> int:
+    """How many brackets open, those in strings included; counted to somewhat above the limit, no further."""
+    # split() hops from one to the next, count() looks at every byte.
+    return len(raw.split(b"[", limit + 1)) + len(raw.split(b"{", limit + 1)) - 2
+
+
+def _brackets(raw: bytes) -> bytes:
+    """The brackets of well-formed JSON text, without those in strings."""
+    if b"\\" in raw:
+        raw = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
+    marks = raw.translate(None, _NO_MARKS).replace(b'""', b"")
+    if b'"' in marks:  # there are brackets in strings: take the strings out one by one
+        marks = b"".join(raw.split(b'"')[::2]).translate(None, _NO_BRACKETS)
+    return marks
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise Malformed(name)
+
+
+def _bounded_int(digits: str) -> int:
+    try:
+        return int(digits)
+    except ValueError:
+        return LongInteger()
+
+
+def scanner(
+    *, parse_float: Callable[[str], Any] | None = None, parse_int: Callable[[str], Any] | None = None
+) -> Callable[[str, int], tuple[Any, int]]:
+    """The standard library's scanner with these hooks; it refuses NaN and Infinity.
+
+    It raises StopIteration where no value begins, ValueError for other faults, and RecursionError.
+
+    Example:
+        >>> scanner(parse_float=str)("[1.50]", 0)
+        (['1.50'], 6)
+    """
+    decoder = json.JSONDecoder(parse_float=parse_float, parse_int=parse_int, parse_constant=_refuse_constant)
+    scan_once: Callable[[str, int], tuple[Any, int]] = json.scanner.make_scanner(cast("Any", decoder))
+    return scan_once
+
+
+_scan_once = scanner()
+_scan_once_bounded = scanner(parse_int=_bounded_int)

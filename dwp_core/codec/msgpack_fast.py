@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import msgspec
 from msgspec import Meta, Raw
 
-from dwp_core.codec import payload, payload_fast
+from dwp_core.codec import payload
 from dwp_core.codec.events import judge_event
 from dwp_core.codec.json_fast import ABSENT, Int64, OutgoingError, WireError, decode_event
 from dwp_core.codec.judge import judge_msgpack, unwritable
-from dwp_core.codec.timestamps import Stamper, parse_timestamp
+from dwp_core.codec.payload_fast import decode_shallow, parse, parse_deep
+from dwp_core.codec.timestamps import pack_timestamp, parse_timestamp
 from dwp_core.frames import DEFAULT_LIMITS, ErrorDetail, EventHead, Limits
 
 
@@ -56,6 +57,8 @@ class _Outgoing(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     ts: Raw = ABSENT
 
 
+_DEFAULT_SIZE = DEFAULT_LIMITS.message
+_DEFAULT_PAYLOAD = DEFAULT_LIMITS.payload
 _encode = msgspec.msgpack.Encoder().encode
 _Decode = Callable[[bytes], FastMsgpackFrame]
 
@@ -70,8 +73,10 @@ def _decoder(id_limit: int, method_limit: int, channel_limit: int) -> _Decode:
         ("channel", Annotated[str, Meta(max_length=channel_limit)], ""),
     ]
     kind = msgspec.defstruct("FastMsgpackFrame", bounded, bases=(FastMsgpackFrame,), frozen=True, gc=False)
-    decode: _Decode = msgspec.msgpack.Decoder(kind).decode
-    return decode
+    return cast("_Decode", msgspec.msgpack.Decoder(kind).decode)
+
+
+_decode_default = _decoder(DEFAULT_LIMITS.id, DEFAULT_LIMITS.method, DEFAULT_LIMITS.channel)
 
 
 class FastMsgpackCodec:
@@ -82,8 +87,7 @@ class FastMsgpackCodec:
     binary = True
 
     def __init__(self) -> None:
-        self._stamp = Stamper().packed
-        self._ready = self._prepare(DEFAULT_LIMITS)
+        self._decoder = (DEFAULT_LIMITS, _decode_default)
 
     def encode(
         self,
@@ -99,6 +103,7 @@ class FastMsgpackCodec:
         credits: int = 0,
         ts: int,
     ) -> bytes:
+        """See `dwp_core.codec.Codec.encode`."""
         try:
             return _encode(
                 _Outgoing(
@@ -111,62 +116,65 @@ class FastMsgpackCodec:
                     None if error is None else OutgoingError(error.code, error.message, error.details),
                     channel,
                     credits,
-                    Raw(self._stamp(ts)),
+                    Raw(pack_timestamp(ts)),
                 )
             )
         except UnicodeEncodeError as cause:
             raise unwritable(cause) from None
 
     def decode(self, message: bytes | bytearray | memoryview, limits: Limits) -> FastMsgpackFrame:
-        known, size, decode = self._ready
-        if known is not limits:
-            _, size, decode = self._prepare(limits)
-        if message.__class__ is not bytes:
-            message = bytes(message)  # slices of a buffer that changes would change with it
-        if len(message) <= size:
+        """See `dwp_core.codec.Codec.decode`."""
+        if limits is DEFAULT_LIMITS and type(message) is bytes and len(message) <= _DEFAULT_SIZE:
             try:
-                return decode(message)  # type: ignore[arg-type]
+                return _decode_default(message)
+            except (ValueError, RecursionError):
+                return _judged(message, limits)
+        message = bytes(message)  # slices of a buffer that changes would change with it
+        if len(message) <= limits.message:
+            known, decode = self._decoder
+            if known is not limits:
+                decode = _decoder(limits.id, limits.method, limits.channel)
+                # One tuple, replaced as a whole: threads that share the codec see what belongs together.
+                self._decoder = (limits, decode)
+            try:
+                return decode(message)
             except (ValueError, RecursionError):
                 pass
-        return _judged(message, limits)  # type: ignore[arg-type]
+        return _judged(message, limits)
 
     def data(self, frame: Any) -> bytes:
+        """See `dwp_core.codec.Codec.data`."""
         raw: bytes = frame.raw_data
         return raw
 
     def value(self, frame: Any, limits: Limits) -> Any:
+        """See `dwp_core.codec.Codec.value`."""
         raw = frame.raw_data
-        return payload.decode_with(payload_fast, raw, limits, "data") if raw else None
+        if not raw:
+            return None
+        if limits is DEFAULT_LIMITS and len(raw) <= _DEFAULT_PAYLOAD:
+            try:
+                return decode_shallow(raw)
+            except ValueError:
+                return payload.decode_with(parse_deep, raw, limits, "data")
+        return payload.decode_with(parse, raw, limits, "data")
 
     def timestamp(self, frame: Any) -> int | None:
+        """See `dwp_core.codec.Codec.timestamp`."""
         return parse_timestamp(bytes(frame.raw_ts))
 
     def event(self, frame: Any) -> EventHead | None:
+        """See `dwp_core.codec.Codec.event`."""
         try:
             return decode_event(frame.raw_data)
         except (ValueError, RecursionError):
             return judge_event(frame.raw_data)
 
-    def _prepare(self, limits: Limits) -> tuple[Limits, int, _Decode]:
-        # One tuple, replaced as a whole: threads that share the codec see limits and decoder that belong together.
-        self._ready = (limits, limits.message, _decoder(limits.id, limits.method, limits.channel))
-        return self._ready
-
 
 def _judged(message: bytes, limits: Limits) -> FastMsgpackFrame:
-    envelope, data, ts = judge_msgpack(message, limits)
-    error = envelope.error
+    fields, data, ts = judge_msgpack(message, limits)
+    id, type, method, correl_id, token, app_id, org_id, error, channel, credits = fields
+    wire_error = None if error is None else WireError(error.code, error.message, error.details)
     return FastMsgpackFrame(
-        envelope.id,
-        envelope.type,
-        envelope.method,
-        envelope.correl_id,
-        envelope.token,
-        envelope.app_id,
-        envelope.org_id,
-        data,
-        None if error is None else WireError(error.code, error.message, error.details),
-        envelope.channel,
-        envelope.credits,
-        Raw(ts),
+        id, type, method, correl_id, token, app_id, org_id, data, wire_error, channel, credits, Raw(ts)
     )

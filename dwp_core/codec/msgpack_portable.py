@@ -6,13 +6,13 @@ Whatever it does not accept goes to `dwp_core.codec.judge` (PROTOCOL.md section 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import msgpack
 
 from dwp_core.codec import payload, payload_portable
 from dwp_core.codec.events import judge_event
-from dwp_core.codec.judge import Envelope, Refused, judge_msgpack, read_fields, unwritable
+from dwp_core.codec.judge import Fields, judge_msgpack, plain_fields, unwritable
 from dwp_core.codec.timestamps import SECOND, parse_timestamp, split
 from dwp_core.frames import ErrorDetail, EventHead, Limits
 
@@ -52,7 +52,7 @@ class PortableMsgpackFrame:
         "type",
     )
 
-    def __init__(self, envelope: Envelope, data: bytes, ts: object) -> None:
+    def __init__(self, fields: Fields, data: bytes, ts: object) -> None:
         (
             self.id,
             self.type,
@@ -64,7 +64,7 @@ class PortableMsgpackFrame:
             self.error,
             self.channel,
             self.credits,
-        ) = envelope
+        ) = fields
         self.raw_data = data
         self.raw_ts = ts
 
@@ -90,6 +90,7 @@ class PortableMsgpackCodec:
         credits: int = 0,
         ts: int,
     ) -> bytes:
+        """See `dwp_core.codec.Codec.encode`."""
         fields: dict[str, object] = {"id": id, "type": type}
         if method:
             fields["method"] = method
@@ -109,45 +110,53 @@ class PortableMsgpackCodec:
             fields["credits"] = credits
         fields["ts"] = msgpack.Timestamp(*split(ts))
         try:
-            packed: bytes = msgpack.packb(fields)
+            return cast("bytes", msgpack.packb(fields))
         except UnicodeEncodeError as cause:
             raise unwritable(cause) from None
-        return packed
 
     def decode(self, message: bytes | bytearray | memoryview, limits: Limits) -> PortableMsgpackFrame:
+        """See `dwp_core.codec.Codec.decode`."""
         message = bytes(message)
         if len(message) <= limits.message:
             try:
-                return _plain(message, limits)
+                root = msgpack.unpackb(message, max_array_len=0, max_map_len=len(_FIELDS))
             except (ValueError, TypeError, RecursionError):
-                pass
+                root = None
+            frame = _plain(root, limits)
+            if frame is not None:
+                return frame
         return PortableMsgpackFrame(*judge_msgpack(message, limits))
 
     def data(self, frame: Any) -> bytes:
-        raw: bytes = frame.raw_data
-        return raw
+        """See `dwp_core.codec.Codec.data`."""
+        return bytes(frame.raw_data)
 
     def value(self, frame: Any, limits: Limits) -> Any:
+        """See `dwp_core.codec.Codec.value`."""
         raw = frame.raw_data
-        return payload.decode_with(payload_portable, raw, limits, "data") if raw else None
+        return payload.decode_with(payload_portable.parse, raw, limits, "data") if raw else None
 
     def timestamp(self, frame: Any) -> int | None:
+        """See `dwp_core.codec.Codec.timestamp`."""
         ts = frame.raw_ts
         if isinstance(ts, msgpack.Timestamp):
             return int(ts.seconds) * SECOND + int(ts.nanoseconds)
         return parse_timestamp(ts) if isinstance(ts, bytes) else None
 
     def event(self, frame: Any) -> EventHead | None:
+        """See `dwp_core.codec.Codec.event`."""
         return judge_event(frame.raw_data)
 
 
-def _plain(message: bytes, limits: Limits) -> PortableMsgpackFrame:
-    root = msgpack.unpackb(message, max_array_len=0, max_map_len=len(_FIELDS))
+def _plain(root: object, limits: Limits) -> PortableMsgpackFrame | None:
     if type(root) is not dict or not root.keys() <= _FIELDS:
-        raise Refused
-    data = root.get("data")
+        return None
+    data = root.get("data", b"")
     ts = root.get("ts")
-    envelope = read_fields(root, limits, bytes)
-    if ts is not None and type(ts) is not msgpack.Timestamp:
-        raise Refused
-    return PortableMsgpackFrame(envelope, data or b"", ts)
+    fields = plain_fields(root, limits)
+    if fields is None or type(data) is not bytes or type(ts) not in _TIMES:
+        return None
+    return PortableMsgpackFrame(fields, data, ts)
+
+
+_TIMES = (msgpack.Timestamp, type(None))

@@ -27,10 +27,10 @@ _SIZED = {0xC4: (1, 0), 0xC5: (2, 0), 0xC6: (4, 0), 0xD9: (1, 0), 0xDA: (2, 0), 
 _EXTS = {0xC7: (1, 1), 0xC8: (2, 1), 0xC9: (4, 1)}
 _ARRAYS = {0xDC: 2, 0xDD: 4}
 _MAPS = {0xDE: 2, 0xDF: 4}
-_FIXED = {0xCA: 5, 0xCB: 9, 0xCC: 2, 0xCD: 3, 0xCE: 5, 0xCF: 9, 0xD0: 2, 0xD1: 3, 0xD2: 5, 0xD3: 9}
-_FIXED |= {0xD4: 3, 0xD5: 4, 0xD6: 6, 0xD7: 10, 0xD8: 18}
-_NUMBERS = {0xCA: ">f", 0xCB: ">d", 0xCC: ">B", 0xCD: ">H", 0xCE: ">I", 0xCF: ">Q"}
-_NUMBERS |= {0xD0: ">b", 0xD1: ">h", 0xD2: ">i", 0xD3: ">q"}
+_FIXED_EXTS = {0xD4: 3, 0xD5: 4, 0xD6: 6, 0xD7: 10, 0xD8: 18}
+_NUMBERS = dict(
+    zip(range(0xCA, 0xD4), (">f", ">d", ">B", ">H", ">I", ">Q", ">b", ">h", ">i", ">q"), strict=True)
+)
 
 
 def _steps() -> bytes:
@@ -41,7 +41,9 @@ def _steps() -> bytes:
             steps[code] = 1
         elif code < 0xC0:
             steps[code] = 1 + (code & 31)
-    for code, length in _FIXED.items():
+    for code, form in _NUMBERS.items():
+        steps[code] = 1 + struct.calcsize(form)
+    for code, length in _FIXED_EXTS.items():
         steps[code] = length
     return bytes(steps)
 
@@ -93,16 +95,13 @@ def skip(message: bytes, start: int) -> int:
     return position
 
 
-def members(message: bytes, start: int, names: Container[bytes]) -> tuple[dict[bytes, int], int, bool]:
-    """Where the values of a map's members of these names begin, the last of duplicates; where the map ends; and
-    whether all its keys are str or bin. The value at `start` must be a map.
-
-    Raises:
-        Malformed: it is not MessagePack.
+def members(message: bytes, start: int, names: Container[bytes]) -> tuple[dict[bytes, int], bool]:
+    """Where the values of a map's members of these names begin, the last of duplicates; and whether all its keys are
+    str or bin. The value at `start` must be a map, and known to be whole.
 
     Example:
         >>> members(bytes.fromhex("82a16101a16202"), 0, [b"b"])
-        ({b'b': 6}, 7, True)
+        ({b'b': 6}, True)
     """
     code = message[start]
     if code < 0x90:
@@ -110,18 +109,19 @@ def members(message: bytes, start: int, names: Container[bytes]) -> tuple[dict[b
     else:
         position = start + 1 + _MAPS[code]
         count = _number(message, start + 1, position)
-    if 2 * count > len(message) - position:
-        raise Malformed
     found: dict[bytes, int] = {}
     texts = True
     for _ in range(count):
-        end = skip(message, position)
-        key = content(message, position, end)
-        texts = texts and key is not None
-        if key in names:
-            found[key] = end  # type: ignore[index]
+        if _is_text(message[position]):
+            key = content(message, position)
+            end = skip(message, position)
+            if key in names:
+                found[key] = end
+        else:
+            texts = False
+            end = skip(message, position)
         position = skip(message, end)
-    return found, position, texts
+    return found, texts
 
 
 def is_map(message: bytes, start: int) -> bool:
@@ -129,14 +129,19 @@ def is_map(message: bytes, start: int) -> bool:
     return 0x80 <= message[start] < 0x90 or message[start] in _MAPS
 
 
-def content(message: bytes, start: int, end: int) -> bytes | None:
-    """The bytes of the str or bin from `start` to `end`, None when the value is neither."""
+def content(message: bytes, start: int) -> bytes:
+    """The bytes of the str or bin at `start`, which must be one and known to be whole.
+
+    Example:
+        >>> content(bytes.fromhex("c40178"), 0)
+        b'x'
+    """
     code = message[start]
-    if 0xA0 <= code < 0xC0:
-        return message[start + 1 : end]
-    if code in _SIZED:
-        return message[start + 1 + _SIZED[code][0] : end]
-    return None
+    if code < 0xC0:
+        return message[start + 1 : start + 1 + (code & 31)]
+    width, _ = _SIZED[code]
+    begin = start + 1 + width
+    return message[begin : begin + int.from_bytes(message[start + 1 : begin], "big")]
 
 
 def read(message: bytes, start: int) -> Any:
@@ -160,11 +165,16 @@ def read(message: bytes, start: int) -> Any:
         return {}
     if 0x90 <= code < 0xA0 or code in _ARRAYS:
         return []
-    text = content(message, start, skip(message, start))
-    return Extension(code) if text is None else str(text, "utf-8", "surrogateescape")
+    if _is_text(code):
+        return str(content(message, start), "utf-8", "surrogateescape")
+    return Extension(code)
 
 
 _CONSTANTS: Mapping[int, bool | None] = {0xC0: None, 0xC2: False, 0xC3: True}
+
+
+def _is_text(code: int) -> bool:
+    return 0xA0 <= code < 0xC0 or code in _SIZED
 
 
 def _long(message: bytes, position: int, code: int) -> tuple[int, int]:

@@ -8,30 +8,30 @@ comes to the one judge here, whose text counts (PROTOCOL.md section 2).
 from __future__ import annotations
 
 import json
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from dwp_core.codec import json_syntax, payload_portable
-from dwp_core.codec.json_syntax import Malformed
+from dwp_core.codec.json_syntax import LongInteger, Malformed, Unbuilt
 from dwp_core.errors import TOO_LARGE, PayloadError
 from dwp_core.frames import DEFAULT_LIMITS, Limits
 
+Parse = Callable[[bytes, int], Any]
+"""Reads JSON text within a depth; raises ValueError or RecursionError for what is not plainly right."""
 
-class Quick(Protocol):
-    """The two functions of `payload_fast` and `payload_portable`."""
-
-    def parse(self, raw: bytes) -> Any: ...
-    def render(self, value: Any) -> bytes: ...
+Render = Callable[[Any], bytes]
+"""Writes a value that is plainly right."""
 
 
-def _quickest() -> Quick:
+def _quickest() -> tuple[Parse, Render]:
     try:
         from dwp_core.codec import payload_fast
     except ImportError:  # no msgspec: PyPy without wheels, Pyodide
-        return payload_portable
-    return payload_fast
+        return payload_portable.parse, payload_portable.render
+    return payload_fast.parse, payload_fast.render
 
 
-_QUICK = _quickest()
+_parse, _render = _quickest()
 _SCALARS = frozenset((str, int, bool, type(None)))
 
 
@@ -58,7 +58,7 @@ def encode_payload(value: Any, *, what: str = "payload", limits: Limits = DEFAUL
 
     PROTOCOL.md section 2.
     """
-    return encode_with(_QUICK, value, what=what, limits=limits)
+    return encode_with(_render, value, what=what, limits=limits)
 
 
 def decode_payload(raw: bytes, limits: Limits = DEFAULT_LIMITS, what: str = "payload") -> Any:
@@ -85,16 +85,18 @@ def decode_payload(raw: bytes, limits: Limits = DEFAULT_LIMITS, what: str = "pay
 
     PROTOCOL.md section 2.
     """
-    return decode_with(_QUICK, raw, limits, what)
+    return decode_with(_parse, raw, limits, what)
 
 
-def encode_with(quick: Quick, value: Any, *, what: str, limits: Limits) -> bytes:
-    """`encode_payload` with this quick half; the codecs of a form use their own."""
+def encode_with(render: Render, value: Any, *, what: str, limits: Limits) -> bytes:
+    """`encode_payload` with this way of writing."""
     try:
         if not _is_plain(value, limits.depth):
             _explain(value, what, limits.depth, limits)
-            quick = payload_portable  # acceptable, but with subclasses, which msgspec does not all take
-        raw = quick.render(value)
+            render = (
+                payload_portable.render
+            )  # acceptable, but with subclasses, which msgspec does not all take
+        raw = render(value)
     except RecursionError:
         raise _too_deep(what, limits) from None
     except (ValueError, TypeError) as error:
@@ -107,43 +109,66 @@ def encode_with(quick: Quick, value: Any, *, what: str, limits: Limits) -> bytes
     return raw
 
 
-def decode_with(quick: Quick, raw: bytes, limits: Limits, what: str) -> Any:
-    """`decode_payload` with this quick half; the codecs of a form use their own."""
+def decode_with(parse: Parse, raw: bytes, limits: Limits, what: str, *, well_formed: bool = False) -> Any:
+    """`decode_payload` with this way of reading; `well_formed` where the grammar was judged with the frame's."""
     if len(raw) > limits.payload:
         raise _too_large(what, len(raw), limits)
     try:
-        value = quick.parse(raw)
+        return parse(raw, limits.depth)
     except (ValueError, RecursionError):
-        return judge(raw, limits, what)
-    if json_syntax.is_deeper(raw, limits.depth):
-        raise _too_deep(what, limits)
-    return value
+        return judge(raw, limits, what, well_formed=well_formed)
 
 
-def judge(raw: bytes, limits: Limits, what: str) -> Any:
+def judge(raw: bytes, limits: Limits, what: str, *, well_formed: bool = False) -> Any:
     """The one judge of payloads that were received: what it says, every form says. See `decode_payload`."""
     if len(raw) > limits.payload:
         raise _too_large(what, len(raw), limits)
     try:
         text = str(raw, "utf-8")
+        if well_formed and json_syntax.is_deeper(raw, limits.depth):
+            raise _too_deep(what, limits)
+        value = json_syntax.whole(text)
     except UnicodeDecodeError:
         raise PayloadError(f"{what}: not UTF-8") from None
-    try:
-        json_syntax.require(text)
     except Malformed:
         raise PayloadError(f"{what}: not JSON") from None
-    if json_syntax.is_deeper(raw, limits.depth):
+    if json_syntax.is_deeper(raw, limits.depth) or type(value) is Unbuilt:
+        # Unbuilt: within the limit of a caller who allows more than this process can follow.
         raise _too_deep(what, limits)
-    if json_syntax.has_lone_surrogate(text):
-        raise PayloadError(f"{what}: text with a lone surrogate; surrogates must come in pairs")
-    try:
-        return payload_portable.parse(raw)
-    except RecursionError:  # within the limit of a caller who allows more than this process can follow
-        raise _too_deep(what, limits) from None
-    except Malformed:
-        raise PayloadError(f"{what}: a number is not finite; numbers must fit a 64-bit float") from None
-    except ValueError:
-        raise PayloadError(f"{what}: an integer has too many digits to be read here") from None
+    fault = _fault(value)
+    if fault is not None:
+        raise PayloadError(f"{what}: {_FAULTS[fault]}")
+    return value
+
+
+def _fault(value: Any) -> int | None:
+    """What is wrong in a value that was built, as the place in `_FAULTS`; the first place there counts."""
+    found: set[int] = set()
+    due = [value]
+    while due:
+        value = due.pop()
+        kind = type(value)
+        if kind is str:
+            if not value.isascii() and not _is_text(value):
+                found.add(0)
+        elif kind is list:
+            due += value
+        elif kind is dict:
+            due += value
+            due += value.values()
+        elif kind is float:
+            if value - value != 0.0:
+                found.add(1)
+        elif kind is LongInteger:
+            found.add(2)
+    return min(found, default=None)
+
+
+_FAULTS = (
+    "text with a lone surrogate; surrogates must come in pairs",
+    "a number is not finite; numbers must fit a 64-bit float",
+    "an integer has too many digits to be read here",
+)
 
 
 def _is_plain(value: Any, depth: int) -> bool:
@@ -164,7 +189,7 @@ def _is_plain(value: Any, depth: int) -> bool:
         items = value
     else:
         return False
-    for item in items:
+    for item in items:  # noqa: SIM110 (all() costs half as much again)
         if type(item) not in _SCALARS and not _is_plain(item, depth - 1):
             return False
     return True

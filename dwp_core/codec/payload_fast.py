@@ -9,33 +9,55 @@ from typing import Any
 
 import msgspec
 
+from dwp_core.codec import json_syntax
+
+SHALLOW = 7
+"""The depth up to which msgspec itself judges the depth, by a type that goes no deeper; its size doubles with each."""
+
+
+def _shallow_type() -> Any:
+    scalar: Any = None | bool | int | float | str
+    kind = scalar
+    for _ in range(SHALLOW):
+        kind = scalar | list[kind] | dict[str, kind]  # type: ignore[valid-type]
+    return kind
+
+
+decode_shallow = msgspec.json.Decoder(_shallow_type()).decode
+"""The value of JSON text that is nested no deeper than `SHALLOW`; raises ValueError for everything else."""
+
 _decode = msgspec.json.Decoder().decode
-_encode = msgspec.json.Encoder().encode
+render = msgspec.json.Encoder().encode
+"""The JSON text of a value that has only JSON's own types, tuples, text keys and finite numbers.
+
+Raises ValueError for a lone surrogate or an integer too long for this Python.
+"""
 
 
-def parse(raw: bytes) -> Any:
-    """The value of JSON text; its depth is not judged.
+def parse(raw: bytes, depth: int) -> Any:
+    """The value of JSON text, nested no deeper than `depth`.
 
     Raises:
         ValueError: not plainly right.
         RecursionError: nested deeper than this process can follow.
 
     Example:
-        >>> parse(b"[1, null]")
+        >>> parse(b"[1, null]", 128)
         [1, None]
     """
-    return _decode(raw)
+    if depth >= SHALLOW:
+        try:
+            return decode_shallow(raw)
+        except ValueError:
+            pass
+    return parse_deep(raw, depth)
 
 
-def render(value: Any) -> bytes:
-    """The JSON text of a value that has only JSON's own types, tuples, text keys and finite numbers.
-
-    Raises:
-        ValueError: a lone surrogate, or an integer too long for this Python.
-        RecursionError: nested deeper than this process can follow.
-
-    Example:
-        >>> render({"a": (1, None)})
-        b'{"a":[1,null]}'
-    """
-    return _encode(value)
+def parse_deep(raw: bytes, depth: int) -> Any:
+    """`parse` for what `decode_shallow` refused; the same raises."""
+    if raw.count(b"[") + raw.count(b"{") <= min(SHALLOW, depth):
+        raise json_syntax.Malformed  # it was not the depth
+    value = _decode(raw)
+    if json_syntax.is_deeper(raw, depth):
+        raise json_syntax.Malformed
+    return value

@@ -17,23 +17,47 @@ from dwp_core.codec.json_syntax import Malformed
 _EXPONENT = re.compile(r"[0-9]e[+-]")
 
 
-def parse(raw: bytes) -> Any:
-    """The value of JSON text; its depth is not judged.
+def parse(raw: bytes, depth: int) -> Any:
+    """The value of JSON text, nested no deeper than `depth`.
 
     Raises:
         ValueError: not plainly right.
         RecursionError: nested deeper than this process can follow.
 
     Example:
-        >>> parse(b"[1, null]")
+        >>> parse(b"[1, null]", 128)
         [1, None]
     """
     text = str(raw, "utf-8")
-    if json_syntax.has_lone_surrogate(text):
+    if "\\ud" in text or "\\uD" in text:  # surrogates, perhaps lone ones
         raise Malformed
+    value = decode(text)
+    if json_syntax.is_deeper(raw, depth):
+        raise Malformed
+    return value
+
+
+def decode(text: str) -> Any:
+    """The value of a text that is exactly one JSON value whose numbers are all finite.
+
+    Raises:
+        ValueError: it is not.
+        RecursionError: nested deeper than this process can follow.
+
+    Example:
+        >>> decode("[1.5]")
+        [1.5]
+    """
+    start = json_syntax.space(text, 0)
     if not json_syntax.HAS_C_SCANNER:
-        json_syntax.require(text)
-    return _decode(text)
+        json_syntax.skip(text, start)
+    try:
+        value, end = _scan_once(text, start)
+    except StopIteration:
+        raise Malformed from None
+    if end != len(text) and json_syntax.space(text, end) != len(text):
+        raise Malformed
+    return value
 
 
 def render(value: Any) -> bytes:
@@ -61,10 +85,6 @@ def _finite(digits: str) -> float:
     return number
 
 
-def _refuse_constant(name: str) -> Any:
-    raise Malformed(name)
-
-
 def _spelled(value: Any) -> str:
     if isinstance(value, float):
         return _spelled_float(value)
@@ -89,7 +109,7 @@ def _spelled_float(value: float) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
-_decode = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse_constant).decode
+_scan_once = json_syntax.scanner(parse_float=_finite)
 _encode = json.JSONEncoder(
     ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":")
 ).encode

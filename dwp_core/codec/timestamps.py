@@ -7,7 +7,7 @@ Nothing here reads a clock. A time that cannot be read is None, never an error, 
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from dwp_core.codec import json_syntax
 
@@ -23,7 +23,7 @@ _RFC3339 = re.compile(
     r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(?:Z|([+-])([01]\d|2[0-3]):([0-5]\d))",
     re.ASCII,
 )
-_EPOCH = datetime(1970, 1, 1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY = 86_400
 _EXT_LENGTHS = {0xD4: 1, 0xD5: 2, 0xD6: 4, 0xD7: 8, 0xD8: 16}
 _EXT_HEADERS = {0xC7: 1, 0xC8: 2, 0xC9: 4}
@@ -67,7 +67,7 @@ def parse_rfc3339(text: str) -> int | None:
         return None
     second, fraction, sign, hours, minutes = match.groups()
     try:
-        moment = datetime.fromisoformat(second)
+        moment = datetime.fromisoformat(second + "Z")
     except ValueError:  # the digits name no day, hour, minute or second that exists
         return None
     since = moment - _EPOCH
@@ -152,6 +152,9 @@ class Stamper:
 
     Safe to share between threads: the remembered second is replaced as a whole, never changed.
 
+    Attributes:
+        known: a second in nanoseconds since 1970, and its text up to and with the decimal point.
+
     Example:
         >>> Stamper().text(1_767_323_045_000_000_001)
         '2026-01-02T03:04:05.000000001Z'
@@ -159,26 +162,21 @@ class Stamper:
     PROTOCOL.md section 2.
     """
 
-    __slots__ = ("_known",)
+    __slots__ = ("known",)
 
     def __init__(self) -> None:
-        self._known = (0, "1970-01-01T00:00:00.%09dZ")
+        self.known = (0, "1970-01-01T00:00:00.")
 
     def text(self, ns: int) -> str:
         """The RFC 3339 text of a time in nanoseconds since 1970, always with nine fraction digits."""
-        start, template = self._known
-        fraction = ns - start
-        if 0 <= fraction < SECOND:
-            return template % fraction
-        held = _held(ns)
-        second = held // SECOND
-        template = _second_text(second) + ".%09dZ"
-        self._known = (second * SECOND, template)
-        return template % (held - second * SECOND)
-
-    def packed(self, ns: int) -> bytes:
-        """The MessagePack extension value of a time, as `pack_timestamp` makes it."""
-        return pack_timestamp(ns)
+        second, text = self.known
+        fraction = ns - second
+        if not 0 <= fraction < SECOND:
+            held = _held(ns)
+            fraction = held % SECOND
+            text = _second_text(held // SECOND) + "."
+            self.known = (held - fraction, text)
+        return f"{text}{fraction:09d}Z"
 
 
 def split(ns: int) -> tuple[int, int]:
@@ -203,7 +201,7 @@ def _timestamp_payload(payload: bytes) -> int | None:
 
 
 def _second_text(seconds: int) -> str:
-    return (_EPOCH + timedelta(days=seconds // _DAY, seconds=seconds % _DAY)).isoformat()
+    return (_EPOCH + timedelta(days=seconds // _DAY, seconds=seconds % _DAY)).isoformat()[:19]
 
 
 def _held(ns: int) -> int:
