@@ -5,6 +5,7 @@ Started by `python -m fuzz`; libFuzzer ends the process by itself.
 
 from __future__ import annotations
 
+import random
 import sys
 
 import atheris
@@ -15,8 +16,18 @@ def main() -> None:
     with atheris.instrument_imports(include=["dwp_core", "dispatch", "msgpack", "json", "websockets"]):
         from fuzz.targets import TARGETS
 
-        target = TARGETS[name].function()
-    atheris.Setup([sys.argv[0], *flags], target)
+        target = TARGETS[name]
+        function = target.function()
+    mutation = target.mutation
+
+    def mutate(data: bytes, max_size: int, seed: int) -> bytes:
+        rng = random.Random(seed)
+        if mutation is None or rng.random() < 0.5:
+            changed: bytes = atheris.Mutate(data, max_size)
+            return changed
+        return mutation(data, rng)[:max_size]
+
+    atheris.Setup([sys.argv[0], *flags], function, custom_mutator=mutate)
     atheris.Fuzz()
 
 

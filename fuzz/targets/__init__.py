@@ -6,6 +6,8 @@ import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from fuzz.mutation import Mutation, mutate_json, mutate_script
+
 Function = Callable[[bytes], None]
 
 
@@ -18,12 +20,14 @@ class Target:
         module: where it is.
         about: what it promises.
         max_len: longest input that is tried.
+        mutation: how its inputs are changed, besides what libFuzzer does.
     """
 
     name: str
     module: str
     about: str
     max_len: int = 4096
+    mutation: Mutation | None = None
 
     def function(self) -> Function:
         found: Function = importlib.import_module(self.module).target
@@ -37,21 +41,43 @@ TARGETS = {
     target.name: target
     for target in (
         Target(
-            "codec_json", "fuzz.targets.codec_json", "both forms of the JSON codec: same verdict, same values"
+            "codec_json",
+            "fuzz.targets.codec_json",
+            "both forms of the JSON codec: same verdict, same values",
+            max_len=10_000,
+            mutation=mutate_json,
         ),
-        Target("codec_msgpack", "fuzz.targets.codec_msgpack", "both forms of the MessagePack codec agree"),
+        Target(
+            "codec_msgpack",
+            "fuzz.targets.codec_msgpack",
+            "both forms of the MessagePack codec: same verdict, same values",
+        ),
         Target(
             "payload",
             "fuzz.targets.payload",
             "the judge of payloads agrees with the standard library's parser",
+            max_len=10_000,
+            mutation=mutate_json,
         ),
-        Target("client_session", "fuzz.targets.client_session", "a client survives every server", 16384),
-        Target("server_session", "fuzz.targets.server_session", "a server survives every client", 16384),
+        Target(
+            "client_session",
+            "fuzz.targets.client_session",
+            "a client survives every server",
+            max_len=16_384,
+            mutation=mutate_script,
+        ),
+        Target(
+            "server_session",
+            "fuzz.targets.server_session",
+            "a server survives every client",
+            max_len=16_384,
+            mutation=mutate_script,
+        ),
         Target(
             "wire",
             "fuzz.targets.wire",
             "WebSocket and session survive every byte, whole and one at a time",
-            16384,
+            max_len=2_500,
         ),
     )
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import count
 
+from websockets.exceptions import InvalidState
 from websockets.utils import accept_key
 
 from dispatch.wire import Address, ClientWire
@@ -64,7 +65,10 @@ class Drive:
     def _settle(self) -> None:
         for effect in self.session.take_effects():
             if isinstance(effect, SendMessage):
-                self.wire.send(effect.data, effect.binary)
+                try:
+                    (self.wire.send_binary if effect.binary else self.wire.send_text)(effect.data)
+                except InvalidState:
+                    pass  # documented: the connection is closing
             elif isinstance(effect, CloseTransport):
                 self.wire.close(effect.code, effect.reason)
             elif isinstance(effect, AbortTransport):
