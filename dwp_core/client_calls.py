@@ -34,7 +34,7 @@ from dwp_core.errors import (
 from dwp_core.frames import PING, REQUEST, Frame
 from dwp_core.outbox import Outbox
 from dwp_core.peer import IDEMPOTENCY, WAIT, Peer
-from dwp_core.requests import Purpose, Request, RequestTable
+from dwp_core.requests import Purpose, Request, RequestTable, Retry
 
 _ENDED = ("completed", "failed", "cancelled")  # no set: what the server sends may have no hash
 KEY_LIMIT = 255
@@ -125,8 +125,11 @@ class Calls:
                 continue
             error: DispatchError
             if cause is not None:
+                if request.doubtful and request.retry is not Retry.READ:
+                    self._outcome_unknown(request, cause)  # there is no next connection that could be asked
+                    continue
                 error = copy(cause)  # raised by many callers, each with a traceback of its own
-            elif request.id in flying:
+            elif request.id in flying or request.doubtful:
                 error = ClosedError(f"{_name(request)}: the client was closed before the answer came")
             else:
                 error = ClosedError(f"{_name(request)}: the client was closed before this could be sent")
@@ -238,7 +241,8 @@ class Calls:
             return _LOOKS[request.method], request.data
         patience = peer.limits.wait_ms
         if request.expires is not None:
-            patience = min(patience, max(int((request.expires - now) * 1000), 0))
+            # Never 0: in the last millisecond the answers to that would be asked for again and again.
+            patience = min(patience, max(int((request.expires - now) * 1000), 1))
         return request.method, _with_member(request.data, b'"timeout_ms":%d' % patience)
 
     def _refuse(self, request: Request, error: DispatchError) -> None:

@@ -132,6 +132,13 @@ def check_listener(
         _nothing_between(where, ledger.archive[log], listener, last, head + 1, tenant)
 
 
+def has_seen_all(listener: Listener, ledger: Ledger, tenant: tuple[str, str]) -> bool:
+    """Whether a listener stands behind the newest event that concerns it."""
+    position = listener.subscription.position
+    newest = next((event for event in reversed(ledger.events) if _matches(event, listener, tenant)), None)
+    return position is None or newest is None or newest.seq <= position
+
+
 def _pass_event(
     where: str,
     event: EventHead,
@@ -196,7 +203,7 @@ def _check_may_be_unknown(client: SimulatedClient, call: Call, keys_honoured: bo
     retry = METHODS[call.method].retry if call.method in METHODS else Retry.NEVER
     if not call.method or retry is Retry.READ:
         raise InvariantBroken(f"{client.name}: {call} changes nothing, so it can be asked again")
-    if retry is Retry.IDEMPOTENT and call.key and keys_honoured:
+    if retry is Retry.IDEMPOTENT and call.key and keys_honoured and not client.closed:
         raise InvariantBroken(f"{client.name}: {call} has a key, so it can be asked again")
 
 

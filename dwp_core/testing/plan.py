@@ -65,7 +65,7 @@ class Plan:
 
     clients: int = 3
     troubled: float = 40.0
-    calm: float = 150.0
+    calm: float = 900.0
     between: float = 2.0
     acting: float = 0.5
     troubles: tuple[str, ...] = TROUBLES
