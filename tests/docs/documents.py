@@ -84,9 +84,9 @@ def matches(expected: str, actual: str) -> bool:
         >>> matches("job_… pending\\n", "job_01h pending\\n"), matches("a\\n", "b\\n")
         (True, False)
     """
-    pattern = ".*".join(re.escape(_tidy(part)) for part in expected.split("…"))
-    return re.fullmatch(pattern.strip(), _tidy(actual).strip(), re.DOTALL) is not None
+    pattern = ".*".join(re.escape(part) for part in _tidy(expected).split("…"))
+    return re.fullmatch(pattern, _tidy(actual), re.DOTALL) is not None
 
 
 def _tidy(text: str) -> str:
-    return "\n".join(line.rstrip() for line in text.split("\n"))
+    return "\n".join(line.rstrip() for line in text.split("\n")).strip()
