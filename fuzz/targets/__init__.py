@@ -76,7 +76,13 @@ TARGETS = {
         Target(
             "wire",
             "fuzz.targets.wire",
-            "WebSocket and session survive every byte, whole and one at a time",
+            "a client's WebSocket and session survive every byte, whole and one at a time",
+            max_len=2_500,
+        ),
+        Target(
+            "server_wire",
+            "fuzz.targets.server_wire",
+            "a server's WebSocket and session survive every byte, whole and one at a time",
             max_len=2_500,
         ),
     )
