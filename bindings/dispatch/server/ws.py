@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 TEXT, BINARY, CONT, CLOSE = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.CLOSE
 
 UNSENT_LIMIT = 4 * 1024 * 1024
-"""Bytes of unsent output at which nothing more is read. Far above what the socket takes at once: a peer that writes much
+"""Bytes of unsent output at which nothing more is read. Far above what a socket takes at once: a peer that writes much
 before it reads must not be locked out."""
 
 _logger = logging.getLogger("dispatch.server.websocket")
@@ -214,6 +214,8 @@ class WebSocketConnection(Connection, asyncio.Protocol):
             )
         else:
             response = self._refusal(request) or self._protocol.accept(request)
+        if self._protocol.eof_sent and response.status_code != 101:
+            return  # what came right after the request was no frame, and has ended the protocol before its answer
         self._protocol.send_response(response)
 
     def _refusal(self, request: Request) -> Response | None:
@@ -265,6 +267,9 @@ class WebSocketConnection(Connection, asyncio.Protocol):
                 return
             messages, self._backlog = self._backlog, None
             self._receive(messages)
+        self._resume_reading()
+
+    def _resume_reading(self) -> None:
         if self._reading_paused and self._backlog is None and self._buffered() <= UNSENT_LIMIT:
             self._reading_paused = False
             if self._transport is not None and not self._transport.is_closing():
