@@ -39,10 +39,11 @@ from dwp_core.errors import (
 )
 from dwp_core.frames import ERROR, EVENT, PING, PONG, REQUEST, RESPONSE, ErrorDetail, EventHead, Frame
 from dwp_core.liveness import Liveness, Verdict
+from dwp_core.methods import METHODS
 from dwp_core.outbox import Outbox
 from dwp_core.peer import DRAIN, Peer, auth_data, read_auth_answer
 from dwp_core.reconnect import Reconnection
-from dwp_core.requests import Purpose, Request, Retry
+from dwp_core.requests import CALL, Purpose, Request, Retry
 from dwp_core.subscriptions import Since, Subscription
 
 _WORKFLOW_START = "workflow.start"
@@ -160,7 +161,7 @@ class ClientSession:
         timeout: float | None = None,
         retry: Retry = Retry.NEVER,
         key: str = "",
-        purpose: Purpose = Purpose.CALL,
+        purpose: Purpose = CALL,
         feature: str = "",
     ) -> Request:
         """Ask the server. Exactly one of `RequestSucceeded`, `RequestFailed`, `RequestOutcomeUnknown` follows.
@@ -195,7 +196,7 @@ class ClientSession:
         )
         if not at_once:
             calls.check_room(besides=self._open_delegates())
-        if not method.isascii() or not key.isascii() or len(key) > KEY_LIMIT:
+        if key or method not in METHODS:
             check_texts(method, key)
         request = Request(
             next(self._outbox.ids),
@@ -370,7 +371,7 @@ class ClientSession:
             request = self._calls.table.answered(frame.correl_id)
             if request is None:
                 return  # its caller has left, or its time was over
-            if request.purpose is Purpose.CALL:
+            if request.purpose is CALL:
                 self._events.append(_Succeeded(request.tag, frame, codec))
             else:
                 self._settle(request, frame, now)
@@ -392,8 +393,7 @@ class ClientSession:
         while (timer := self._timers.pop_due(now)) is not None:
             self._timed(timer, now)
         self._calls.look_again(now)
-        while (expired := self._calls.pop_expired(now, self._last_error)) is not None:
-            request, error = expired
+        for request, error in self._calls.take_expired(now, self._last_error):
             self._fail(request, error, now)
         self._after_answer(now)
 

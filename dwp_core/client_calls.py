@@ -34,7 +34,7 @@ from dwp_core.errors import (
 from dwp_core.frames import PING, REQUEST, Frame
 from dwp_core.outbox import Outbox
 from dwp_core.peer import IDEMPOTENCY, WAIT, Peer
-from dwp_core.requests import Purpose, Request, RequestTable, Retry
+from dwp_core.requests import CALL, Purpose, Request, RequestTable, Retry
 
 _ENDED = ("completed", "failed", "cancelled")  # no set: what the server sends may have no hash
 KEY_LIMIT = 255
@@ -142,13 +142,14 @@ class Calls:
         peer = self._peer
         assert peer is not None
         method, data = request.method, request.data
-        if request.key and self._keys_honoured:
+        if request.purpose is not CALL:
+            if request.purpose is Purpose.PING:
+                self._outbox.frame(PING, now, id=request.id, request_id=request.id)
+                return
+            if request.purpose is Purpose.WAIT:
+                method, data = self._question(request, peer, now)
+        elif request.key and self._keys_honoured:
             data = _with_member(data, b'"idempotency_key":' + encode_payload(request.key))
-        elif request.purpose is Purpose.WAIT:
-            method, data = self._question(request, peer, now)
-        elif request.purpose is Purpose.PING:
-            self._outbox.frame(PING, now, id=request.id, request_id=request.id)
-            return
         if request.feature and request.feature not in peer.features:
             self._refuse(request, self._unsupported(request))
             return
@@ -202,24 +203,22 @@ class Calls:
         while (request_id := self._looks.pop_due(now)) is not None:
             self.table.unpark(request_id)
 
-    def pop_expired(
+    def take_expired(
         self, now: float, last_error: DispatchError | None
-    ) -> tuple[Request, TimeoutError] | None:
-        """Take out one request whose time is over, with what to tell its caller; None when there is none."""
-        expired = self.table.pop_expired(now)
-        if expired is None:
-            return None
-        request, asked = expired
-        self._looks.cancel(request.id)
+    ) -> list[tuple[Request, TimeoutError]]:
+        """Take out every request whose time is over, with what to tell its caller."""
+        expired = self.table.take_expired(now)
+        for request, _ in expired:
+            self._looks.cancel(request.id)
+        return [(request, self._too_late(request, asked, last_error)) for request, asked in expired]
+
+    def _too_late(self, request: Request, asked: bool, last_error: DispatchError | None) -> TimeoutError:
         if asked:
-            error = TimeoutError(f"{_name(request)}: no answer from {self._config.where} in time")
-        else:
-            error = TimeoutError(
-                f"{_name(request)}: could not be sent to {self._config.where} in time"
-                + (f"; the last error was: {last_error}" if last_error is not None else "")
-            )
-            error.__cause__ = last_error
-        return request, error
+            return TimeoutError(f"{_name(request)}: no answer from {self._config.where} in time")
+        why = f"; the last error was: {last_error}" if last_error is not None else ""
+        error = TimeoutError(f"{_name(request)}: could not be sent to {self._config.where} in time{why}")
+        error.__cause__ = last_error
+        return error
 
     def _has_ended(self, request: Request, frame: Frame, codec: Codec) -> bool:
         assert self._peer is not None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from dwp_core.backoff import Backoff
 from dwp_core.codec import Codec
 from dwp_core.errors import DispatchError
-from dwp_core.frames import EventHead, Frame, Limits
+from dwp_core.frames import DEFAULT_LIMITS, EventHead, Frame, Limits
 from dwp_core.peer import Peer
 from dwp_core.subscriptions import Gap
 
@@ -56,7 +56,7 @@ class ClientConfig:
     event_window: int = 4_096
     event_buffer: int = 262_144
     backoff: Backoff = field(default_factory=Backoff)
-    limits: Limits = field(default_factory=Limits)
+    limits: Limits = DEFAULT_LIMITS
     name: str = "dispatch-python"
     version: str = "0"
     where: str = "the server"

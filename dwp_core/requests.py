@@ -36,6 +36,10 @@ class Purpose(Enum):
     """The session: nobody listens to the channel any more."""
 
 
+CALL = Purpose.CALL
+"""By a name of its own where every frame is asked for it: looking up a member of an enum takes as long as a call."""
+
+
 class Request:
     """One request. `tag` is the caller's own and comes back with the outcome.
 
@@ -57,7 +61,7 @@ class Request:
         *,
         retry: Retry = Retry.NEVER,
         key: str = "",
-        purpose: Purpose = Purpose.CALL,
+        purpose: Purpose = CALL,
         expires: float | None = None,
         feature: str = "",
     ) -> None:
@@ -106,7 +110,7 @@ class RequestTable:
         self.flying: dict[str, Request] = {}
         self._parked: dict[str, Request] = {}
         self.next_deadline: float | None = None
-        """When to call `pop_expired`: when the first of them runs out of time, or earlier, because answers leave it as
+        """When to call `take_expired`: when the first of them runs out of time, or earlier, because answers leave it as
         it is and so cost nothing; None when none can."""
 
     def __len__(self) -> int:
@@ -155,22 +159,24 @@ class RequestTable:
                 return request
         return None
 
-    def pop_expired(self, now: float) -> tuple[Request, bool] | None:
-        """Take out one request whose time is over, and whether it was asked; None when there is none."""
+    def take_expired(self, now: float) -> list[tuple[Request, bool]]:
+        """Take out every request whose time is over, and whether it was asked, oldest first."""
         if self.next_deadline is None or now < self.next_deadline:
-            return None
+            return []
+        expired: list[tuple[Request, bool]] = []
         earliest: float | None = None
         for place in (self.flying, self._parked, self.waiting):
             for request in place.values():
                 if request.expires is None:
                     continue
                 if request.expires <= now:
-                    del place[request.id]
-                    return request, place is not self.waiting
-                if earliest is None or request.expires < earliest:
+                    expired.append((request, request.doubtful or place is not self.waiting))
+                elif earliest is None or request.expires < earliest:
                     earliest = request.expires
+        for request, _ in expired:
+            self.drop(request.id)
         self.next_deadline = earliest
-        return None
+        return expired
 
     def land(self, unsent: frozenset[str], *, keys_honoured: bool) -> list[Request]:
         """The connection was lost: keep what may be sent (again), in order, and take out the rest.

@@ -147,10 +147,9 @@ def test_a_call_without_a_timeout_waits_as_long_as_the_client_lives() -> None:
 def test_a_timer_that_comes_too_early_does_nothing() -> None:
     script = Script().connect()
     script.ask(timeout=5.0)
-    script.events()
-    script.sent()
+    assert not script.silent
     script.session.handle_timer(now=script.now + 4.9)
-    assert script.events() == script.sent() == []
+    assert script.silent
 
 
 # ── a lost connection ──
@@ -218,6 +217,34 @@ def test_a_request_that_may_have_been_carried_out_goes_to_no_server_that_would_d
     script.connect()
     assert script.asked() == [("job.enqueue", {"name": "f"})], "the second one was never sent before"
     assert script.outcomes() == [(1, "unknown")]
+
+
+@pytest.mark.parametrize("gives_up", [True, False])
+def test_a_request_that_may_have_been_carried_out_is_not_said_to_have_failed_at_the_end(
+    gives_up: bool,
+) -> None:
+    script = Script(ClientConfig(max_retries=1)).connect_negotiated()
+    script.enqueue(tag="doubtful")
+    script.read(tag="read")
+    script.cut()
+    script.enqueue(tag="never sent", key="k9")
+    script.timer()
+    script.events()
+    if gives_up:
+        script.fail()
+        assert script.outcomes() == [("doubtful", "unknown"), ("read", "failed"), ("never sent", "failed")]
+    else:
+        script.close()
+        texts = [str(e.error) for e in script.told(RequestFailed)]
+        assert ["before the answer came" in text for text in texts] == [True, True, False]
+
+
+def test_a_request_that_may_have_been_carried_out_is_not_said_to_be_unsent_when_its_time_is_over() -> None:
+    script = Script(jitter=0.999).connect_negotiated()
+    script.enqueue(timeout=0.01)
+    script.cut()
+    script.sleep(0.01)
+    assert str(script.failure()) == "job.enqueue: no answer from the server in time"
 
 
 def test_a_request_that_waits_is_not_touched_by_a_lost_connection() -> None:

@@ -60,12 +60,25 @@ def test_time_runs_out_for_one_after_the_other_and_it_is_known_whether_it_was_as
     table.fly(request("patient"))
     table.wait(request("waiting", expires=1.0))
     table.park(request("parked", expires=3.0))
-    assert table.pop_expired(0.5) is None
-    seen = []
-    while (expired := table.pop_expired(9.0)) is not None:
-        seen.append((expired[0].tag, expired[1]))
-    assert seen == [("flying", True), ("parked", True), ("waiting", False)]
-    assert len(table) == 1
+    assert table.take_expired(0.5) == []
+    assert [(r.tag, asked) for r, asked in table.take_expired(2.5)] == [("flying", True), ("waiting", False)]
+    assert table.next_deadline == 3.0
+    assert [(r.tag, asked) for r, asked in table.take_expired(9.0)] == [("parked", True)]
+    assert (len(table), table.next_deadline, table.take_expired(9.0)) == (1, None, [])
+
+
+def test_answers_leave_the_deadline_and_the_next_look_corrects_it() -> None:
+    table = RequestTable()
+    table.fly(request("first", expires=1.0))
+    table.fly(request("second", expires=5.0))
+    table.fly(request("third", expires=6.0))
+    table.answered("first")
+    assert table.next_deadline == 1.0
+    assert table.take_expired(1.0) == []
+    assert table.next_deadline == 5.0
+    table.answered("second")
+    table.answered("third")
+    assert table.next_deadline is None
 
 
 def test_what_may_be_sent_again_survives_a_lost_connection_in_order() -> None:

@@ -36,7 +36,7 @@ from dwp_core.client_events import (
 from dwp_core.errors import ClosedError
 from dwp_core.frames import DEFAULT_LIMITS
 from dwp_core.peer import Peer
-from dwp_core.requests import Purpose
+from dwp_core.requests import CALL, Purpose
 from dwp_core.subscriptions import Since
 
 T = TypeVar("T")
@@ -116,7 +116,7 @@ class Driver:
             raise _not_connected()
         if timeout is not None:
             check_seconds("timeout", timeout)
-        elif operation.purpose is not Purpose.WAIT:
+        elif operation.purpose is CALL or operation.purpose is Purpose.PING:
             timeout = self._timeout
         future: asyncio.Future[RequestSucceeded] = asyncio.Future(loop=self._loop)
         request = self._session.request(
