@@ -15,7 +15,7 @@ from enum import StrEnum
 from itertools import count
 
 from dwp_core import client_states as states
-from dwp_core.client_calls import KEY_LIMIT, Calls, check_texts, check_wait
+from dwp_core.client_calls import Calls, check_texts, check_wait
 from dwp_core.client_events import ClientConfig, ClientEvent, Closed, Connected, Discarded, Disconnected
 from dwp_core.client_events import RequestSucceeded as _Succeeded
 from dwp_core.client_streams import Question, Streams

@@ -153,9 +153,14 @@ class Streams:
 
     def due_credit(self) -> int:
         """The credit to grant now; granting is assumed."""
-        if self._window is None or not len(self._table):
+        window = self._window
+        if window is None or not len(self._table):
             return 0
-        return self._window.due(self._table.held() if self._resumes else 0)
+        if not self._resumes:
+            return window.due(0)
+        if window.starving:
+            self._let_slowest_lag(window)
+        return window.due(self._table.held())
 
     # What the server says.
 
@@ -171,11 +176,7 @@ class Streams:
                 if subscription.dropped:
                     self._tell_dropped(subscription)
                 self._events.append(SubscriptionItem(subscription.tag, event))
-        if not window.low:
-            return False
-        if self._resumes and window.starving:
-            self._let_slowest_lag(window)
-        return True
+        return window.low
 
     def answered(self, question: Question, value: Any) -> None:
         """The server has confirmed a question."""
@@ -259,10 +260,9 @@ class Streams:
     def _let_slowest_lag(self, window: ReceiveWindow) -> None:
         """One subscriber that does not read must not use up the credit of the others."""
         slowest = self._table.slowest()
-        if slowest is None or slowest.buffered < window.size // 2:
-            return
-        if any(other.buffered < window.size // 4 for other in self._table if not other.lagging):
-            slowest.lagging = True
+        if slowest is not None and slowest.buffered >= max(window.size // 2, 1):
+            others = (other for other in self._table if not other.lagging)
+            slowest.lagging = any(2 * other.buffered <= slowest.buffered for other in others)
 
     def _tell_dropped(self, subscription: Subscription) -> None:
         self._events.append(SubscriptionGap(subscription.tag, Gap(dropped=subscription.dropped)))

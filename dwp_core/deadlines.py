@@ -48,7 +48,6 @@ class Deadlines(Generic[K]):
             self._heap = [(at, k) for k, at in self._when.items()]
             heapify(self._heap)
             self._full = 2 * len(self._heap) + _SLACK
-
         self._look()
 
     def cancel(self, key: K) -> None:

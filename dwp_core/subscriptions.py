@@ -54,7 +54,7 @@ class Subscription:
     def __init__(self, channel: str, tag: object, since: Since) -> None:
         self.channel = channel
         self.tag = tag
-        self.since = since
+        self.since: Since = since
         """Where the caller asked it to begin."""
         self.position: int | None = since if isinstance(since, int) else None
         """The last `seq` that it has seen or need not see."""

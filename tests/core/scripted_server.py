@@ -162,6 +162,11 @@ class Script:
         return effects
 
     @property
+    def silent(self) -> bool:
+        """Whether nothing at all has come out since the last calls."""
+        return not [*self.events(), *self.sent(), *self.transport()]
+
+    @property
     def generation(self) -> int:
         return self.session.generation
 
