@@ -168,7 +168,7 @@ class Streams:
         """Give an event to whom it concerns; whether there may be credit to grant."""
         window, table = self._window, self._table
         assert window is not None
-        window.received()
+        low = window.received()
         seq = event.seq if self._resumes else None
         queue = _queue_of(event) if table.wants_queues else ""
         for subscription in table.match(event, queue):
@@ -176,7 +176,7 @@ class Streams:
                 if subscription.dropped:
                     self._tell_dropped(subscription)
                 self._events.append(SubscriptionItem(subscription.tag, event))
-        return window.low
+        return low
 
     def answered(self, question: Question, value: Any) -> None:
         """The server has confirmed a question."""

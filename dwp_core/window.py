@@ -22,18 +22,24 @@ class ReceiveWindow:
         (0, 6)
     """
 
-    __slots__ = ("_low", "_step", "remaining", "size")
+    __slots__ = ("_look_at", "_low", "_pause", "_step", "remaining", "size")
 
     def __init__(self, *, size: int, granted: int) -> None:
         self.size = max(size, 1)
         self.remaining = granted
         self._step = max(self.size // 4, 1)
         self._low = self.size - self._step
+        self._pause = max(self._step // 16, 1)
+        self._look_at = self._low
 
-    def received(self) -> None:
-        """An event that costs credit has come."""
+    def received(self) -> bool:
+        """An event that costs credit has come; whether it is time to ask what is due, which is not every time."""
         if self.remaining:
             self.remaining -= 1
+        if self.remaining > self._look_at:
+            return False
+        self._look_at = max(self.remaining - self._pause, 0)
+        return True
 
     @property
     def low(self) -> bool:
@@ -55,4 +61,5 @@ class ReceiveWindow:
         if grant < self._step:
             return 0
         self.remaining += grant
+        self._look_at = self._low
         return grant
