@@ -247,7 +247,10 @@ class Calls:
     def _refuse(self, request: Request, error: DispatchError) -> None:
         """It was taken up before it was known whether the server takes it; it is not sent."""
         self.table.drop(request.id)
-        self._events.append(RequestFailed(request.tag, error))
+        if request.doubtful:
+            self._outcome_unknown(request, error)  # another server may have taken it before
+        else:
+            self._events.append(RequestFailed(request.tag, error))
 
     def _too_large(self, request: Request, size: int, peer: Peer) -> DispatchError:
         message = f"{_name(request)}: its data are {size} bytes of JSON"

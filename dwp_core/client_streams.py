@@ -19,7 +19,14 @@ from dwp_core.client_events import (
     SubscriptionStarted,
 )
 from dwp_core.codec.payload import decode_payload, encode_payload
-from dwp_core.errors import BAD_REQUEST, DispatchError, InvalidRequest, PayloadError, UnsupportedError
+from dwp_core.errors import (
+    BAD_REQUEST,
+    DispatchError,
+    InvalidRequest,
+    PayloadError,
+    TimeoutError,
+    UnsupportedError,
+)
 from dwp_core.frames import EventHead
 from dwp_core.peer import RESUME, Peer
 from dwp_core.subscriptions import Gap, Since, Subscription, SubscriptionTable
@@ -189,14 +196,21 @@ class Streams:
                 self._start(subscription, head, gap)
 
     def refused(self, question: Question, error: DispatchError) -> None:
-        """The server has refused a question: a position that it does not know is a gap, all else the end."""
+        """The server has refused a question: a position that it does not know is a gap, all else the end.
+
+        One that it has not answered in time is asked again for who had begun before: a network that stands still for
+        a while must not end what reconnecting would bring back.
+        """
         restoring = question in self._unanswered
         self._unanswered.discard(question)
         unknown_position = error.code == BAD_REQUEST and question.since is not None
+        unanswered = isinstance(error, TimeoutError)
         again: list[Subscription] = []
         for subscription in [s for s in question.subscriptions if s.awaits is question]:
             subscription.awaits = None
-            if unknown_position and subscription.started:
+            if unanswered and subscription.started:
+                again.append(subscription)
+            elif unknown_position and subscription.started:
                 if subscription.position is not None:
                     self._events.append(
                         SubscriptionGap(subscription.tag, Gap(first=subscription.position + 1))
@@ -206,7 +220,7 @@ class Streams:
             else:
                 self._end(subscription, error)
         if again:
-            self._ask(question.channel, None, again)
+            self._ask(question.channel, question.since if unanswered else None, again)
             if restoring:
                 self._unanswered.add(self._to_ask[-1])
 

@@ -105,6 +105,16 @@ def check_outcomes(
                 _check_may_be_unknown(client, call, keys_honoured)
 
 
+def check_ends(clients: Iterable[SimulatedClient]) -> None:
+    """A subscription that has begun ends when its application or its client ends it, or the server has too many."""
+    for client in clients:
+        for listener in client.listeners:
+            error = listener.error
+            refused = isinstance(error, LimitError) and "channels" in error.message
+            if listener.started and error is not None and not client.closed and not refused:
+                raise InvariantBroken(f"{client.name}: {listener.channel} had begun and ended with {error!r}")
+
+
 def check_listener(
     client: SimulatedClient, listener: Listener, ledger: Ledger, tenant: tuple[str, str], *, complete: bool
 ) -> None:
@@ -133,10 +143,12 @@ def check_listener(
 
 
 def has_seen_all(listener: Listener, ledger: Ledger, tenant: tuple[str, str]) -> bool:
-    """Whether a listener stands behind the newest event that concerns it."""
+    """Whether a listener stands behind the newest retained event that concerns it."""
     position = listener.subscription.position
-    newest = next((event for event in reversed(ledger.events) if _matches(event, listener, tenant)), None)
-    return position is None or newest is None or newest.seq <= position
+    if position is None:
+        return True
+    begin = max(position, ledger.oldest - 1)
+    return not any(_matches(event, listener, tenant) for event in ledger.events[begin:])
 
 
 def _pass_event(

@@ -101,7 +101,7 @@ def draw_plan(rng: Rng) -> Plan:
         weather=Weather(
             latency=rng.choice((0.0, 0.001, 0.05)),
             jitter=rng.choice((0.0, 0.02, 0.3)),
-            chunk=rng.choice((0, 0, 7, 100)),
+            chunk=rng.choice((0, 0, 0, 60, 400)),
             buffer=rng.choice((500, 4_000, 65_536)),
             window=rng.choice((300, 4_000, 65_536)),
         ),

@@ -16,6 +16,7 @@ from dwp_core.testing.faults import FAULTS, MOST_BUSY, mend
 from dwp_core.testing.history import History, InvariantBroken
 from dwp_core.testing.invariants import (
     check_answers,
+    check_ends,
     check_listener,
     check_made_once,
     check_outcomes,
@@ -162,8 +163,7 @@ class Simulation:
             mend(self)
             for user in self.users:
                 user.read_all()
-        # Whatever comes now comes too late or twice.
-        self._pass(_AFTERMATH)
+        self._check_that_events_still_come()
         self._check_at_the_end()
 
     def _close_all(self) -> None:
@@ -186,6 +186,27 @@ class Simulation:
             )
         if self.clock.next is not None:
             raise InvariantBroken(f"everybody has left, and something is to happen at {self.clock.next}")
+
+    def _check_that_events_still_come(self) -> None:
+        """Nobody is forgotten: whoever listens to everything of a kind gets what happens now, from any kind of server."""
+        listening = [
+            (user, listener, len(listener.entries))
+            for user in self.users
+            for listener in user.client.listeners
+            if listener.started and not listener.ended and not listener.channel.startswith("job:")
+        ]
+        for tenant in sorted({user.tenant for user in self.users}):
+            for kind, queue in (("job", "mail"), ("job", "default"), ("workflow", "")):
+                self.ledger.end(self.ledger.create(kind, "last", "last word", queue=queue, tenant=tenant))
+        self.server.publish_soon()
+        # Whatever else comes in this time comes too late or twice.
+        for _ in range(int(_AFTERMATH)):
+            self._pass(1.0)
+            for user in self.users:
+                user.read_all()
+        for user, listener, before in listening:
+            if len(listener.entries) == before and not listener.ended:
+                raise InvariantBroken(f"{user.client.name}: {listener.channel} gets no events any more")
 
     # Inside.
 
@@ -238,6 +259,7 @@ class Simulation:
         )
         check_made_once(clients, self.ledger)
         check_answers(clients, self.ledger)
+        check_ends(clients)
         if self.plan.always_resumes:
             for user in self.users:
                 for listener in user.client.listeners:
@@ -255,8 +277,8 @@ class Simulation:
                 if not call.done and not call.cancelled:
                     return f"{client.name}: {call} is open"
             for listener in client.listeners:
-                if not listener.ended and not listener.started:
-                    return f"{client.name}: {listener.channel} has not begun"
+                if not listener.ended and not listener.subscription.confirmed:
+                    return f"{client.name}: {listener.channel} is not confirmed"
                 if not listener.ended and (listener.unread or not self._has_seen_all(listener, user)):
                     return f"{client.name}: {listener.channel} has not seen everything"
         if any(not record.ended for record in self.ledger.records.values()):
