@@ -7,7 +7,7 @@ served from there, page by page, until it is live again. Nothing is queued for i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any, Literal
 
@@ -32,7 +32,7 @@ class Position(Enum):
     """As before, and its driver is reading the log for it."""
 
 
-class Overrun(Exception):  # noqa: N818 - it is no error of anybody, and never leaves the core
+class Overrun(Exception):
     """Retention has removed events that this connection was still to get."""
 
 
@@ -118,7 +118,7 @@ class Delivery:
             since = removed
         if since > hub.head:
             raise InvalidRequest(
-                f"subscribe: since is {since}, but the log ends at {hub.head}; give the seq of an event of log {hub.log}"
+                f"subscribe: since is {since}, but log {hub.log} ends at {hub.head}; give the seq of one of its events"
             )
         start = max(since, removed)
         seen = hub.head if self.position is Position.LIVE else self.cursor
@@ -127,12 +127,25 @@ class Delivery:
             self.floors[other] = max(floor, seen)
         if channel not in self.floors:
             hub.forget(self)
-        self.floors[channel] = start
+        # Asking for less again takes nothing away: a client may have two subscriptions to the channel.
+        self.floors[channel] = min(start, self.floors.get(channel, start))
         if start < seen:
             self.fall_behind(start)
         else:
             self._rejoin()
         return (since + 1, removed) if since < removed else None
+
+    def answer(self, channel: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Do what a `subscribe` request asks for, and give the `data` of its answer. Raises as `subscribe` does."""
+        gap = self.subscribe(channel, params.get("since") if self.numbered else None)
+        if "credits" in params:
+            self.credit.grant(params["credits"])
+        answer: dict[str, Any] = {"channel": channel, "status": "subscribed"}
+        if self.numbered:
+            answer["seq"] = self.hub.head
+        if gap is not None:
+            answer["gap"] = {"from": gap[0], "to": gap[1]}
+        return answer
 
     def unsubscribe(self, channel: str) -> None:
         """Remove a channel; nothing that was not sent yet is sent for it."""
@@ -223,8 +236,7 @@ class Delivery:
             labels = self._labels(entry)
             affordable = labels[: credit.available]
             credit.available -= len(affordable)
-            for label in affordable:
-                messages.append(message(entry, self.codec, label, numbered=self.numbered))
+            messages += [message(entry, self.codec, label, numbered=self.numbered) for label in affordable]
             if len(affordable) < len(labels):
                 seq, sent = self._half_sent
                 already = sent if seq == entry.event.seq else frozenset()

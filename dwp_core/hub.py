@@ -298,19 +298,15 @@ class Hub:
         return entry
 
     def _trim(self) -> None:
-        keep = 0
-        kept_bytes = 0
-        for entry in reversed(self._ring):
-            kept_bytes += len(entry.event.data)
-            if keep >= self._ring_size or kept_bytes > self._ring_limit:
-                kept_bytes -= len(entry.event.data)
-                break
-            keep += 1
-        cut = len(self._ring) - keep
+        cut = max(len(self._ring) - self._ring_size, 0)
+        kept = self._ring_bytes - sum([len(entry.event.data) for entry in self._ring[:cut]])
+        while kept > self._ring_limit:
+            kept -= len(self._ring[cut].event.data)
+            cut += 1
         self._floor = self._seqs[cut - 1]
         del self._ring[:cut]
         del self._seqs[:cut]
-        self._ring_bytes = kept_bytes
+        self._ring_bytes = kept
 
 
 def event_data(event: LoggedEvent, *, numbered: bool) -> bytes:

@@ -1,7 +1,7 @@
 """Every method of the protocol as data: the scope it needs, what it may be given, whether it may be sent twice.
 
-PROTOCOL.md sections 4 and 9. Both sides read this table: a client to know what it may resend, a server to judge a request
-before anybody acts on it. What a method does is not decided here.
+PROTOCOL.md sections 4 and 9. Both sides read this table: a client to know what it may resend, a server to judge a
+request before anybody acts on it. What a method does is not decided here.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def _check_field(spec: Field, content: Any, where: str) -> Any:
 
 def _check_text(spec: Field, content: str, where: str) -> str:
     if spec.prefix:
-        return ids.parse_id(content, spec.prefix, f"{where}: {spec.name}")
+        return ids.parse_id(content, spec.prefix, spec.name)
     if (spec.choices and content not in spec.choices) or not spec.least <= len(content) <= spec.most:
         raise InvalidRequest(f"{where}: {spec.name} must be {_expected(spec)}, got {_shown(content)}")
     return content

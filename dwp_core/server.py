@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dwp_core import server_states as states
+from dwp_core.admission import Login, admit, decode_login, read_login, welcome
 from dwp_core.codec import Codec
 from dwp_core.codec.payload import encode_payload
 from dwp_core.credit import SendCredit
@@ -19,21 +20,17 @@ from dwp_core.delivery import PAGE, Delivery, Overrun, Position
 from dwp_core.effects import AbortTransport, CloseTransport
 from dwp_core.errors import (
     BAD_REQUEST,
-    FORBIDDEN,
     TOO_MANY,
     UNAUTHENTICATED,
-    UNAVAILABLE,
-    UNKNOWN_METHOD,
     DispatchError,
     FrameError,
-    InvalidRequest,
     NotFoundError,
 )
 from dwp_core.events import LoggedEvent
 from dwp_core.frames import ERROR, EVENT, PING, PONG, REQUEST, RESPONSE, ErrorDetail, Frame
 from dwp_core.hub import Hub
 from dwp_core.liveness import Liveness, Verdict
-from dwp_core.methods import METHODS, Method, check_request, has_scope
+from dwp_core.methods import Method, check_request
 from dwp_core.peer import DRAIN, RESUME
 from dwp_core.server_events import (
     Identity,
@@ -57,7 +54,7 @@ TRY_AGAIN_LATER = 1013
 _PACE = 0.001
 """Seconds between two pages of events to a connection that catches up."""
 
-_EPOCH_NS = 1e9
+_NO_LOGIN = Login("", "json", frozenset())
 
 
 class ServerSession:
@@ -86,10 +83,10 @@ class ServerSession:
         "_hub",
         "_in_flight",
         "_liveness",
+        "_login",
         "_login_id",
         "_messages",
         "_now",
-        "_offer",
         "_pace",
         "_sent",
         "_stalled_at",
@@ -124,7 +121,7 @@ class ServerSession:
         self._epoch_ns = epoch_ns
         self._now = now
         self._codec: Codec = hub.codec("json")
-        self._offer: tuple[str, frozenset[str]] = ("", frozenset())
+        self._login = _NO_LOGIN
         self._login_id = ""
         self._held: list[bytes] | None = None
         self._sent = 0
@@ -250,7 +247,7 @@ class ServerSession:
             self._pace = None
         if self._until is not None and now >= self._until:
             self._state_is_over()
-        elif self._stalled_at is not None and now >= self._stalled_at:
+        if self._stalled_at is not None and now >= self._stalled_at:
             self._abort(f"the peer took nothing for {self._config.stall_timeout:g} s")
         if self._waits is not None:
             while (request_id := self._waits.pop_due(now)) is not None:
@@ -268,11 +265,13 @@ class ServerSession:
         self.state = states.SERVER_STATES.step(self.state, states.ACCEPT)
         self.identity = identity
         self._until = None
-        format_name, self.features = self._offer
-        self._codec = self._hub.codec(format_name)
-        if self.features:
+        login = self._login
+        self.features = login.features
+        self._codec = self._hub.codec(login.format)
+        if login.features:
             self._liveness = Liveness(interval=self._config.heartbeat, now=now)
-        self._send(RESPONSE, correl_id=self._login_id, data=encode_payload(self._welcome()))
+        answer = welcome(self._config, login, session_id=self.session_id, log=self._hub.log)
+        self._send(RESPONSE, correl_id=self._login_id, data=answer)
         held, self._held = self._held, None
         for message in held or ():
             self.receive_message(message, now=now)
@@ -358,61 +357,16 @@ class ServerSession:
     # The handshake (PROTOCOL.md section 3).
 
     def _receive_login(self, message: bytes) -> None:
+        config = self._config
         try:
-            frame = self._codec.decode(message, self._config.limits)
-        except FrameError as error:
-            self._refuse_login(BAD_REQUEST, "invalid auth frame", str(error))
-            return
-        self._login_id = frame.id
-        if frame.type != REQUEST or frame.method != "auth":
-            self._refuse_login(BAD_REQUEST, "first frame must be auth")
-            return
-        try:
-            token = self._read_login(frame)
-        except InvalidRequest as error:
-            self._refuse_login(BAD_REQUEST, "invalid auth data", str(error))
+            frame = decode_login(self._codec, message, config)
+            self._login_id = frame.id
+            self._login = login = read_login(self._codec, frame, config)
+        except DispatchError as error:
+            self._refuse_login(error.code, error.message, error.details)
             return
         self.state = states.SERVER_STATES.step(self.state, states.AUTH_FRAME)
-        self._events.append(LoginReceived(token))
-
-    def _read_login(self, frame: Frame) -> str:
-        """The token; what the client offers is noted."""
-        data = self._codec.value(frame, self._config.limits)
-        if data is None:
-            data = {}
-        if not isinstance(data, dict):
-            raise InvalidRequest(f"auth: data must be an object, got {type(data).__name__}")
-        token, format_name, features = data.get("token"), data.get("format"), data.get("features")
-        for name, content in (("token", token), ("format", format_name)):
-            if content is not None and not isinstance(content, str):
-                raise InvalidRequest(f"auth: {name} must be a string, got {type(content).__name__}")
-        offered = [each for each in features if isinstance(each, str)] if isinstance(features, list) else []
-        codec = "msgpack" if format_name == "msgpack" else "json"
-        self._offer = (codec, self._config.features.intersection(offered))
-        return token or frame.token
-
-    def _welcome(self) -> dict[str, Any]:
-        config, limits = self._config, self._config.limits
-        welcome: dict[str, Any] = {"format": self._codec.name, "session_id": self.session_id}
-        if self.features:
-            welcome |= {
-                "server": {"name": config.name, "version": config.version},
-                "features": sorted(self.features),
-                "heartbeat_ms": round(config.heartbeat * 1000),
-                "limits": {
-                    "message": limits.message,
-                    "payload": limits.payload,
-                    "depth": limits.depth,
-                    "in_flight": config.in_flight,
-                    "subscriptions": config.subscriptions,
-                    "batch": config.batch,
-                    "wait_ms": round(config.wait * 1000),
-                    "idempotency_ms": round(config.idempotency * 1000),
-                },
-                "credits": config.credits,
-                "log": self._hub.log,
-            }
-        return welcome
+        self._events.append(LoginReceived(login.token))
 
     def _hold(self, message: bytes) -> None:
         """Clients need not wait for the answer to their login before they go on; but what they send is not endless."""
@@ -463,8 +417,15 @@ class ServerSession:
             self._receive_request(frame)
 
     def _receive_request(self, frame: Frame) -> None:
+        assert self.identity is not None
         try:
-            method = self._allowed(frame)
+            method = admit(
+                frame,
+                self.identity,
+                self._config,
+                in_flight=self._in_flight,
+                draining=self.state is states.DRAINING,
+            )
             params: dict[str, Any] = {}
             data = b""
             if method.fields:
@@ -473,36 +434,6 @@ class ServerSession:
             self._take_up(frame.id, method, params, data)
         except DispatchError as error:
             self._send_error(frame.id, error.code, error.message, error.details)
-
-    def _allowed(self, frame: Frame) -> Method:
-        """The method, when this connection may have it carried out now."""
-        name, request_id = frame.method, frame.id
-        method = METHODS.get(name)
-        if method is None:
-            raise DispatchError(f"unknown method: {name}", code=UNKNOWN_METHOD)
-        assert self.identity is not None
-        if not has_scope(self.identity.scopes, method.scope):
-            raise DispatchError(
-                "insufficient permissions", code=FORBIDDEN, details=f"{name} needs {method.scope}"
-            )
-        if name not in self._config.methods:
-            raise DispatchError(
-                f"unknown method: {name} (not served by this server yet)", code=UNKNOWN_METHOD
-            )
-        if self.state is states.DRAINING:
-            raise DispatchError("the server is going away; the request was not carried out", code=UNAVAILABLE)
-        if not request_id:
-            raise InvalidRequest(f"{name}: a request needs an id, to be answered by")
-        if request_id in self._in_flight:
-            raise InvalidRequest(
-                f'{name}: a request with id "{request_id}" is not answered yet; each needs its own'
-            )
-        if len(self._in_flight) >= self._config.in_flight:
-            raise DispatchError(
-                f"{name}: {self._config.in_flight} requests are not answered yet; wait for an answer",
-                code=TOO_MANY,
-            )
-        return method
 
     def _take_up(self, request_id: str, method: Method, params: dict[str, Any], data: bytes) -> None:
         name = method.name
@@ -551,7 +482,8 @@ class ServerSession:
                 numbered=RESUME in self.features,
                 credit=SendCredit(initial=self._config.credits, limited=bool(self.features)),
             )
-            self._delivery.blocked = self._stalled_at is not None
+            if self._stalled_at is not None:
+                self._delivery.block()
         return self._delivery
 
     def _subscribe(self, request_id: str, params: dict[str, Any]) -> None:
@@ -559,18 +491,9 @@ class ServerSession:
         delivery = self._events_of_connection()
         if channel not in delivery.floors and len(delivery.floors) >= self._config.subscriptions:
             raise DispatchError(
-                f"subscribe: {len(delivery.floors)} channels are subscribed to, and no more are allowed",
-                code=TOO_MANY,
+                f"subscribe: at most {self._config.subscriptions} channels at a time", code=TOO_MANY
             )
-        gap = delivery.subscribe(channel, params.get("since") if delivery.numbered else None)
-        if params.get("credits"):
-            delivery.credit.grant(params["credits"])
-        answer: dict[str, Any] = {"channel": channel, "status": "subscribed"}
-        if delivery.numbered:
-            answer["seq"] = self._hub.head
-        if gap is not None:
-            answer["gap"] = {"from": gap[0], "to": gap[1]}
-        self._answer(request_id, answer)
+        self._answer(request_id, delivery.answer(channel, params))
 
     def _advance(self, delivery: Delivery) -> None:
         self._hub.now = self._now
@@ -586,7 +509,7 @@ class ServerSession:
             self._pace = self._now + _PACE
 
     def _lost_its_place(self) -> None:
-        """It was so slow that the log has removed what comes next. It is told of the gap when it comes back and asks."""
+        """So slow that the log has removed what comes next; it is told of the gap when it comes back and asks."""
         self._close(TRY_AGAIN_LATER, "too slow: events were removed from the log before they could be sent")
 
     # Time.

@@ -1,7 +1,7 @@
 """The states of a `ServerSession` and every way from one to another (DESIGN.md).
 
-One session is one connection. Until it is `open` nothing of the peer is believed and nothing is sent to it but an error;
-in `draining` what is in flight is answered and nothing new is taken; `closing` waits for the transport to end.
+One session is one connection. Until it is `open` nothing of the peer is believed and nothing is sent to it but an
+error; in `draining` what is in flight is answered and nothing new is taken; `closing` waits for the transport to end.
 """
 
 from __future__ import annotations

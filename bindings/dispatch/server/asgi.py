@@ -1,8 +1,8 @@
 """The server as an ASGI application: mounts anywhere and runs under any ASGI server, slower than `ws`.
 
-`/dwp` speaks the protocol over the ASGI server's own WebSocket; `/` says what this is, `/healthz` whether it works. Paths
-are those below the place where the application is mounted. Who mounts it into another application starts and stops
-the `DispatchServer` in that application's lifespan; alone, its own lifespan does it.
+`/dwp` speaks the protocol over the ASGI server's own WebSocket; `/` says what this is, `/healthz` whether it works.
+Paths are those below the place where the application is mounted. Who mounts it into another application starts and
+stops the `DispatchServer` in that application's lifespan; alone, its own lifespan does it.
 """
 
 from __future__ import annotations
@@ -55,12 +55,13 @@ class AsgiConnection(Connection):
     session's events, as a socket does.
     """
 
-    __slots__ = ("_blocked", "_closing", "_out", "_ready", "_taken")
+    __slots__ = ("_blocked", "_closing", "_out", "_ready", "_room", "_taken")
 
     def __init__(self, server: DispatchServer, host: str) -> None:
         super().__init__(server, host)
         self._out: list[Message] = []
         self._ready = asyncio.Event()
+        self._room = asyncio.Event()
         self._blocked = False
         self._closing = False
         self._taken = 0
@@ -79,6 +80,8 @@ class AsgiConnection(Connection):
     def flush(self) -> None:
         if self._out:
             self._ready.set()
+        if self.session.room > 0:
+            self._room.set()
         if len(self._out) > UNSENT_LIMIT and not self._blocked:
             self._blocked = True
             self.session.write_blocked(now=self.server.now())
@@ -124,8 +127,10 @@ class AsgiConnection(Connection):
             data: bytes = message.get("bytes") or b"" if text is None else text.encode()
             self.session.receive_message(data, now=self.server.now())
             self.take_up()
-            while self.session.room <= 0 and not self.session.features:
-                await asyncio.sleep(0.001)
+            if self.session.room <= 0 and not self.session.features:
+                # A base peer knows of no limit: it is made to wait, not refused.
+                self._room.clear()
+                await self._room.wait()
 
 
 async def _websocket(server: DispatchServer, scope: Scope, receive: Receive, send: Send) -> None:

@@ -61,8 +61,9 @@ class Keys:
                 raise InvalidRequest(f"{name} is empty; give a text that cannot be guessed")
             unknown = key.scopes - _KNOWN_SCOPES
             if unknown:
+                known = ", ".join(sorted(_KNOWN_SCOPES))
                 raise InvalidRequest(
-                    f"{name} has the unknown scope {sorted(unknown)[0]!r}; scopes are {', '.join(sorted(_KNOWN_SCOPES))}"
+                    f"{name} has the unknown scope {sorted(unknown)[0]!r}; scopes are {known}"
                 )
             if self.identify(key.token) is not None:
                 raise InvalidRequest(f"{name} is there twice")

@@ -38,7 +38,7 @@ class Waits:
         self._by_connection: dict[Connection, dict[str, str]] = {}
 
     def wait(self, connection: Connection, request_id: str, job_id: str) -> None:
-        """Answer the request when the job has ended, or says that it has; the session says when it has waited enough."""
+        """Answer the request when the job has ended; the session says when it has waited long enough."""
         # Listening begins before the look, so that no end falls between the two.
         self._by_job.setdefault(job_id, {})[connection, request_id] = None
         self._by_connection.setdefault(connection, {})[request_id] = job_id

@@ -1,7 +1,7 @@
 """DispatchServer: a store, its writer, an engine, a hub and the connections, put together, started and stopped.
 
-It listens on nothing itself: uvicorn does, with `uvicorn_protocol(server)` for WebSockets and `asgi.app(server)` for the
-rest; `dispatch.server.serving` is that, ready made.
+It listens on nothing itself: uvicorn does, with `uvicorn_protocol(server)` for WebSockets and `asgi.app(server)` for
+the rest; `dispatch.server.serve` is that, ready made.
 """
 
 from __future__ import annotations
