@@ -18,7 +18,6 @@ DEV_STAMP := $(VENV)/.installed-dev
 # What the coverage gate of dwp_core is measured on: the core's own tests. The others run beside it, without coverage.
 CORE_TESTS := $(wildcard tests/core tests/property tests/simulation tests/vectors)
 OTHER_TESTS := $(filter-out $(CORE_TESTS) tests/__init__.py tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
-DOCTESTS := dwp_core
 
 .PHONY: help demo test test-only lint format types cover bench bench-quick fuzz docs clean dev
 
@@ -62,10 +61,11 @@ types: $(DEV_STAMP)
 	$(BIN)/pyright
 
 cover: $(DEV_STAMP)
-	$(BIN)/python -m pytest -q -n 2 --cov --cov-report=term $(CORE_TESTS) --doctest-modules $(DOCTESTS)
+	$(BIN)/python -m pytest -q -n 2 --cov --cov-report=term $(CORE_TESTS) --doctest-modules dwp_core
 
 test: lint types cover
-	$(if $(OTHER_TESTS),$(BIN)/python -m pytest -q -n 2 $(OTHER_TESTS))
+	$(BIN)/python -m pytest -q -n 2 $(OTHER_TESTS)
+	$(BIN)/python -m pytest -q --doctest-modules bindings/dispatch
 
 test-only: $(DEV_STAMP)
 	$(BIN)/python -m pytest -q -n 2 $(TESTS)
