@@ -66,7 +66,8 @@ class Peer:
     granted: int = CONFIG.credits
     limited: bool = True
     spent: int = 0
-    wanted: dict[str, Wanted] = field(default_factory=dict)
+    wanted: dict[str, list[Wanted]] = field(default_factory=dict)
+    """What was asked for on each channel; asking again takes nothing away."""
     received: list[tuple[int, str, int]] = field(default_factory=list)
     """Step, label and seq of each event frame."""
     went_back: bool = False
@@ -130,7 +131,7 @@ class Sessions(RuleBasedStateMachine):
         head = self.hub.head
         data: dict[str, object] = {"channel": channel}
         if back is None or peer.base:
-            change = Change(channel, peer.wanted.get(channel) or Wanted(self.step, head))
+            change = Change(channel, Wanted(self.step, head))
         else:
             data["since"] = max(head - back, 0)
             change = Change(channel, Wanted(self.step, max(head - back, 0)), goes_back=True)
@@ -294,8 +295,12 @@ class Sessions(RuleBasedStateMachine):
         change, peer.change = peer.change, None
         if change is not None and change.wanted is None:
             peer.wanted.pop(change.channel, None)
-        elif change is not None and change.wanted is not None:
-            peer.wanted[change.channel] = change.wanted
+        elif (
+            change is not None
+            and change.wanted is not None
+            and (change.goes_back or change.channel not in peer.wanted)
+        ):
+            peer.wanted.setdefault(change.channel, []).append(change.wanted)
             peer.went_back = peer.went_back or change.goes_back
 
     def hear_event(self, peer: Peer, frame: dict) -> None:
@@ -314,17 +319,15 @@ class Sessions(RuleBasedStateMachine):
         else:
             assert label == logged.topic
             assert frame["data"]["seq"] == seq
-            assert any(channel in on and seq > wanted.start for channel, wanted in peer.wanted.items()), (
-                "unwanted"
-            )
+            reasons = [
+                wanted for channel in on for wanted in peer.wanted.get(channel, ()) if seq > wanted.start
+            ]
+            assert reasons, "nobody wanted it"
             if not peer.went_back and peer.received:
                 assert peer.received[-1][2] < seq, "an event came twice or out of order"
             # Once more only for a subscription that was made after it came.
             last = max((step for step, _, s in peer.received if s == seq), default=-1)
-            assert any(
-                channel in on and seq > wanted.start and wanted.step > last
-                for channel, wanted in peer.wanted.items()
-            ), "an event came again for nobody"
+            assert any(wanted.step > last for wanted in reasons), "an event came again for nobody"
             peer.went_back = False
         peer.received.append((self.step, label, seq))
 
@@ -372,16 +375,17 @@ class Sessions(RuleBasedStateMachine):
             assert (self.hub.subscribers, self.hub.channels) == (0, 0)
 
     def nothing_is_lost(self, peer: Peer) -> None:
-        for channel, wanted in peer.wanted.items():
-            heard = {
-                seq
-                for step, label, seq in peer.received
-                if step >= wanted.step and (not peer.base or label == channel)
-            }
-            for each in self.log:
-                on = channels_of(each.type, each.topic, each.queue)
-                if each.seq > wanted.start and each.app_id == peer.tenant and channel in on:
-                    assert each.seq in heard, f"{each.seq} was lost for {channel}"
+        for channel, all_wanted in peer.wanted.items():
+            for wanted in all_wanted:
+                heard = {
+                    seq
+                    for step, label, seq in peer.received
+                    if step >= wanted.step and (not peer.base or label == channel)
+                }
+                for each in self.log:
+                    on = channels_of(each.type, each.topic, each.queue)
+                    if each.seq > wanted.start and each.app_id == peer.tenant and channel in on:
+                        assert each.seq in heard, f"{each.seq} was lost for {channel}"
 
 
 TestSessions = Sessions.TestCase
