@@ -129,14 +129,14 @@ def check_listener(
         last = None  # what the log held at that moment, and which one it was, is not known here
     for entry_log, entry in listener.entries:
         events = ledger.archive[entry_log]
+        is_open = isinstance(entry, Gap) and entry.last is None
+        if entry_log != log and last is not None and not is_open:
+            raise InvariantBroken(f"{where}: from {log} to {entry_log} without a gap")
+        log = entry_log
         if isinstance(entry, Gap):
             last = _pass_gap(where, entry, events, listener, last, tenant)
-            continue
-        if entry_log != log:
-            if last is not None:
-                raise InvariantBroken(f"{where}: from {log} to {entry_log} without a gap")
-            log = entry_log
-        last = _pass_event(where, entry, events, listener, last, tenant)
+        else:
+            last = _pass_event(where, entry, events, listener, last, tenant)
     if complete and last is not None:
         head = len(ledger.archive[log])
         _nothing_between(where, ledger.archive[log], listener, last, head + 1, tenant)

@@ -302,8 +302,11 @@ class End:
             self._handler.closed(code, reason)
 
     def _finish(self) -> None:
+        """What still comes is read by nobody."""
         self.over = True
         self._outgoing.writer = None
+        self._incoming.dead = True
+        self._incoming.drop()
 
 
 class Link:

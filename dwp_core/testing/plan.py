@@ -84,8 +84,10 @@ class Plan:
 
     @property
     def always_honours_keys(self) -> bool:
-        """Whether every life of the server honours idempotency keys."""
-        return all(IDEMPOTENCY in server.features for server in self.servers)
+        """Whether every life of the server honours idempotency keys, those of the lives before it too."""
+        return ANOTHER_LOG not in self.troubles and all(
+            IDEMPOTENCY in server.features for server in self.servers
+        )
 
 
 def draw_plan(rng: Rng) -> Plan:
