@@ -109,7 +109,8 @@ class Calls:
     def disconnected(self, cause: DispatchError) -> None:
         """The connection is lost: what may be sent again waits, for the rest the outcome is unknown."""
         unsent = self._outbox.drop_messages()
-        unknown = self.table.land(unsent, keys_honoured=self._keys_honoured)
+        log = self._peer.log if self._peer is not None else ""
+        unknown = self.table.land(unsent, keys_honoured=self._keys_honoured, log=log)
         self.blocked = False
         self._looks.clear()
         self._peer = None
@@ -167,12 +168,16 @@ class Calls:
         table = self.table
         while table.waiting and not self.blocked and len(table.flying) < self.limit:
             request = next(iter(table.waiting.values()))
-            if request.doubtful and not request.may_be_repeated(keys_honoured=self._keys_honoured):
+            if request.doubtful and not request.may_be_repeated(keys_honoured=self._remembers(request)):
                 table.drop(request.id)
                 self._outcome_unknown(request, None)
                 continue
             table.sent(request)
             self.send(request, now)
+
+    def _remembers(self, request: Request) -> bool:
+        """Whether this server would know the key of a request again: with another log, it is another store."""
+        return self._keys_honoured and self._peer is not None and self._peer.log == request.reached
 
     # Outcomes.
 

@@ -46,11 +46,11 @@ class Request:
     Attributes:
         id: the id of its frame; another one each time it is asked anew.
         expires: monotonic seconds at which its caller stops waiting; None for never.
-        doubtful: it may have reached a peer before, so the next peer must honour its key too.
+        reached: the log id of the server that may have got it before, "" if that has none; None when none has got it.
         feature: the extension that the peer must have for it; "" for none.
     """
 
-    __slots__ = ("data", "doubtful", "expires", "feature", "id", "key", "method", "purpose", "retry", "tag")
+    __slots__ = ("data", "expires", "feature", "id", "key", "method", "purpose", "reached", "retry", "tag")
 
     def __init__(
         self,
@@ -74,7 +74,12 @@ class Request:
         self.purpose = purpose
         self.expires = expires
         self.feature = feature
-        self.doubtful = False
+        self.reached: str | None = None
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether it may have been carried out by a server that is lost."""
+        return self.reached is not None
 
     @property
     def is_own(self) -> bool:
@@ -178,12 +183,13 @@ class RequestTable:
         self.next_deadline = earliest
         return expired
 
-    def land(self, unsent: frozenset[str], *, keys_honoured: bool) -> list[Request]:
+    def land(self, unsent: frozenset[str], *, keys_honoured: bool, log: str = "") -> list[Request]:
         """The connection was lost: keep what may be sent (again), in order, and take out the rest.
 
         Args:
             unsent: ids of requests in flight that the transport never got.
             keys_honoured: whether the lost peer honoured idempotency keys.
+            log: its log id.
 
         Returns:
             The requests whose outcome nobody knows.
@@ -194,7 +200,7 @@ class RequestTable:
             if request.id in unsent:
                 kept[request.id] = request
             elif request.may_be_repeated(keys_honoured=keys_honoured):
-                request.doubtful = True
+                request.reached = log
                 kept[request.id] = request
             else:
                 unknown.append(request)

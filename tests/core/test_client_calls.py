@@ -219,6 +219,18 @@ def test_a_request_that_may_have_been_carried_out_goes_to_no_server_that_would_d
     assert script.outcomes() == [(1, "unknown")]
 
 
+def test_a_server_with_another_log_does_not_know_the_keys_of_before() -> None:
+    script = Script().connect_negotiated(log="log-1")
+    script.enqueue(tag=1)
+    script.read(tag=2)
+    script.cut()
+    script.enqueue(tag=3, key="k3")
+    script.sent()
+    script.connect_negotiated(log="log-2")
+    assert script.methods() == ["job.get", "job.enqueue"]
+    assert script.outcomes() == [(1, "unknown")]
+
+
 @pytest.mark.parametrize("gives_up", [True, False])
 def test_a_request_that_may_have_been_carried_out_is_not_said_to_have_failed_at_the_end(
     gives_up: bool,
@@ -280,6 +292,14 @@ def test_a_feature_that_the_server_does_not_have_is_refused_when_it_is_to_be_sen
     assert (type(error), error.code) == (UnsupportedError, 405)
     assert str(error) == 'job.enqueue: the server does not have "options", which this call needs'
     assert script.methods() == []
+
+
+def test_a_refusal_here_says_nothing_of_what_another_server_did_before() -> None:
+    script = Script().connect_negotiated()
+    script.enqueue(feature="options")
+    script.cut()
+    script.connect_negotiated(features=["idempotency"])
+    assert script.outcomes() == [("enqueue", "unknown")]
 
 
 def test_a_feature_that_the_server_has_changes_nothing() -> None:

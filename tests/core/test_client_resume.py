@@ -306,6 +306,16 @@ def _make_it_lag(script: Script, subscription: Subscription) -> None:
     script.consumed(subscription, 1)
 
 
+def test_an_answer_about_a_running_subscription_that_stays_out_is_asked_for_again() -> None:
+    script = Script(ClientConfig(ask_timeout=3.0)).connect_negotiated()
+    subscription = subscribed(script, head=10)
+    _make_it_lag(script, subscription)
+    asked = question(script)
+    script.timer()
+    assert question(script).data == asked.data
+    assert script.told(SubscriptionEnded) == []
+
+
 def test_a_position_that_was_wrong_from_the_start_is_the_callers_error() -> None:
     script = Script().connect_negotiated()
     script.subscribe(tag="me", since=999)
