@@ -147,9 +147,8 @@ class SubscriptionTable:
         by_channel = self._by_channel
         found: list[Subscription] = []
         for channel in channels_of(event.type, event.topic, queue):
-            here = by_channel.get(channel)
-            if here is not None:
-                found += here
+            if channel in by_channel:
+                found = found + by_channel[channel] if found else by_channel[channel]
         return found
 
     def accept(self, subscription: Subscription, seq: int | None) -> bool:

@@ -168,7 +168,9 @@ class Event(dict[str, Any]):
     def __init__(
         self, channel: str, kind: str, topic: str, seq: int | None, at: str, data: dict[str, Any]
     ) -> None:
-        super().__init__(type="event", channel=channel, data=data)
+        self["type"] = "event"
+        self["channel"] = channel
+        self["data"] = data
         self.kind = kind
         self.topic = topic
         self.seq = seq
