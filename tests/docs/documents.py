@@ -12,11 +12,15 @@ Blocks of other languages than python and console are not run; `json frame` bloc
 
 from __future__ import annotations
 
+import ast
+import asyncio
+import inspect
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+SECONDS = 60
 
 _BLOCK = re.compile(
     r"(?:^<!--[ ]*(?P<comment>(?:file|server|setup|not[ ]run)\b.*?)-->\n)?^```(?P<info>[^\n]*)\n(?P<text>.*?)^```$",
@@ -90,3 +94,11 @@ def matches(expected: str, actual: str) -> bool:
 
 def _tidy(text: str) -> str:
     return "\n".join(line.rstrip() for line in text.split("\n")).strip()
+
+
+def run_program(text: str, name: str) -> None:
+    """Python that may `await` at its top level, as in a REPL."""
+    code = compile(text, name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    result = eval(code, {"__name__": "snippet"})
+    if inspect.iscoroutine(result):
+        asyncio.run(asyncio.wait_for(result, SECONDS))

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import ast
-import asyncio
-import inspect
 import os
 import shlex
 import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from types import CodeType
-from typing import Any
 
 import pytest
 
 from dwp_core.codec import get_codec
 from dwp_core.frames import DEFAULT_LIMITS
-from tests.docs.documents import Block, blocks_of, commands_of, documents, matches
+from tests.docs.documents import Block, blocks_of, commands_of, documents, matches, run_program
 from tests.live import Live, serving
 
 USUAL_URL = "ws://127.0.0.1:8080/dwp"
@@ -68,9 +63,7 @@ class Reader:
             )
         setup = block.argument if block.directive == "setup" else ""
         text = block.text.replace(USUAL_URL, self.live.url).replace('url="..."', f'url="{self.live.url}"')
-        names: dict[str, Any] = {"__name__": "snippet"}
-        run_toplevel(compile_toplevel(setup, f"set-up of line {block.line}"), names)
-        run_toplevel(compile_toplevel(text, f"snippet at line {block.line}"), names)
+        run_program(f"{setup}\n{text}", f"snippet at line {block.line}")
 
     def console(self, block: Block) -> None:
         for command, expected in commands_of(block):
@@ -94,18 +87,6 @@ class Reader:
         )
         assert result.returncode == 0, f"$ {command}\n{result.stdout}{result.stderr}"
         return result.stdout
-
-
-def compile_toplevel(text: str, name: str) -> CodeType:
-    """Code that may `await` at its top level, as in a REPL."""
-    code: CodeType = compile(text, name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    return code
-
-
-def run_toplevel(code: CodeType, names: dict[str, Any]) -> None:
-    result = eval(code, names)
-    if inspect.iscoroutine(result):
-        asyncio.run(asyncio.wait_for(result, SECONDS))
 
 
 @pytest.mark.parametrize("path", documents(), ids=lambda path: path.name)
