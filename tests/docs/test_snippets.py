@@ -62,8 +62,8 @@ class Reader:
                 serving("dispatch.cli.demo_app", db=self.folder / "dispatch.db", cwd=self.folder)
             )
         setup = block.argument if block.directive == "setup" else ""
-        text = block.text.replace(USUAL_URL, self.live.url).replace('url="..."', f'url="{self.live.url}"')
-        run_program(f"{setup}\n{text}", f"snippet at line {block.line}")
+        text = f"{setup}\n{block.text}".replace(USUAL_URL, self.live.url)
+        run_program(text, f"snippet at line {block.line}")
 
     def console(self, block: Block) -> None:
         for command, expected in commands_of(block):
