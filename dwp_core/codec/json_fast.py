@@ -53,6 +53,10 @@ class FastJsonFrame(msgspec.Struct, frozen=True, gc=False):
         error = self.raw_error
         return None if error is None else ErrorDetail(error.code, error.message, error.details)
 
+    def __repr__(self) -> str:
+        # Without the token: frames are printed where things go wrong.
+        return f"FastJsonFrame(id={self.id!r}, type={self.type!r}, method={self.method!r})"
+
 
 class FastEvent(msgspec.Struct, frozen=True, gc=False):
     """An `EventHead` whose inner data is a slice of the frame it came in."""

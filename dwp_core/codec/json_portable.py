@@ -50,6 +50,7 @@ class PortableJsonFrame:
         self.parsed = parsed
 
     def __repr__(self) -> str:
+        # Without the token: frames are printed where things go wrong.
         return f"PortableJsonFrame(id={self.id!r}, type={self.type!r}, method={self.method!r})"
 
 

@@ -230,6 +230,8 @@ def is_deeper(raw: bytes, limit: int) -> bool:
         if not brackets:
             return True
         brackets = brackets.replace(b"[]", b"")
+    if limit < _PASSES:
+        return True
     depth = _PASSES
     for peak in brackets.replace(b"][", b"] [").split():
         opened = peak.count(b"[")
@@ -241,14 +243,16 @@ def is_deeper(raw: bytes, limit: int) -> bool:
 
 
 def _scan(text: str, start: int) -> tuple[Any, int]:
-    if not HAS_C_SCANNER:
-        skip(text, start)
+    judged = None if HAS_C_SCANNER else skip(text, start)
     try:
-        return _scan_once(text, start)
+        value, end = _scan_once(text, start)
     except (StopIteration, Malformed, json.JSONDecodeError):
         raise Malformed from None
     except ValueError:  # an integer beyond sys.get_int_max_str_digits(); the scanner that minds is slower
-        return _scan_long_integers(text, start)
+        value, end = _scan_long_integers(text, start)
+    if judged is not None and end != judged:  # it has read on: other digits than 0 to 9 were numbers to it
+        raise Malformed
+    return value, end
 
 
 def _scan_long_integers(text: str, start: int) -> tuple[Any, int]:

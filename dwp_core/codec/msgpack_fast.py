@@ -43,6 +43,10 @@ class FastMsgpackFrame(msgspec.Struct, frozen=True, gc=False):
         error = self.raw_error
         return None if error is None else ErrorDetail(error.code, error.message, error.details)
 
+    def __repr__(self) -> str:
+        # Without the token: frames are printed where things go wrong.
+        return f"FastMsgpackFrame(id={self.id!r}, type={self.type!r}, method={self.method!r})"
+
 
 class _Outgoing(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     id: str

@@ -68,6 +68,10 @@ class PortableMsgpackFrame:
         self.raw_data = data
         self.raw_ts = ts
 
+    def __repr__(self) -> str:
+        # Without the token: frames are printed where things go wrong.
+        return f"PortableMsgpackFrame(id={self.id!r}, type={self.type!r}, method={self.method!r})"
+
 
 class PortableMsgpackCodec:
     """`Codec` for MessagePack on the msgpack package; see `dwp_core.codec.Codec`."""

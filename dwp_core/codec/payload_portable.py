@@ -50,7 +50,7 @@ def decode(text: str) -> Any:
     """
     start = json_syntax.space(text, 0)
     if not json_syntax.HAS_C_SCANNER:
-        json_syntax.skip(text, start)
+        json_syntax.whole(text)  # the pure-Python scanner is laxer than RFC 8259
     try:
         value, end = _scan_once(text, start)
     except StopIteration:
