@@ -69,6 +69,7 @@ BARS: tuple[Bar, ...] = (
     Bar("C5", "decode", "portable codec against the baseline codec", 1.15),
     Bar("C5", "encode", "portable codec against the baseline codec", 0.8),
     Bar("C6", "malformed", "rejecting a malformed frame against accepting a good one of that size", 8),
+    Bar("C6", "bad payload", "refusing a payload against reading a good one of that size", 8),
     Bar("C6", "hostile 64 KiB", "the worst hostile 64 KiB frame against accepting a good one", 3),
     Bar("T1", "64", "asyncio client, CPU per request in flight against the baseline", 1 / 3, 1 / 4.5),
     Bar("T1", "256", "asyncio client, CPU per request in flight against the baseline", 1 / 3, 1 / 4.5),

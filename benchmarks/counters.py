@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.harness import Effort, Figure, Figures
-from benchmarks.peer import JOB_ID, PeerThread
+from benchmarks.load import Connection
+from benchmarks.peer import JOB_ID, PeerThread, port_of
+from dispatch import Dispatch
+from dwp_core.events import LoggedEvent
 
 PYTHON = (3, 11)
 """The Python that the counts of D1 belong to: another one calls other things inside asyncio."""
@@ -36,8 +39,6 @@ def count_requests(width: int, *, windows: int = 20) -> Counts:
 
 
 async def _count_requests(url: str, width: int, windows: int) -> Counts:
-    from dispatch import Dispatch
-
     data = {"job_id": JOB_ID}
     async with Dispatch(url=url, token="dk_full") as client:
 
@@ -57,15 +58,20 @@ async def _count_requests(url: str, width: int, windows: int) -> Counts:
 
 
 def count(profile: cProfile.Profile, operations: int) -> Counts:
-    """What the profile has seen, per operation."""
+    """What the profile has seen, per operation.
+
+    Whether the time of a frame takes a call depends on the wall clock: it does in the first tenth of each second. So
+    that the count is the same in every run, it is taken as what it is on average.
+    """
     stats: list[Any] = profile.getstats()
-    calls = sum(entry.callcount for entry in stats)
-    writes = sum(
-        entry.callcount
-        for entry in stats
-        if isinstance(entry.code, str) and any(name in entry.code for name in _WRITES)
-    )
+    calls = sum(0 if _name(entry.code) == "Stamper.text" else entry.callcount for entry in stats)
+    calls += operations / 10
+    writes = sum(entry.callcount for entry in stats if any(name in _name(entry.code) for name in _WRITES))
     return Counts(calls / operations, writes / operations)
+
+
+def _name(code: Any) -> str:
+    return code if isinstance(code, str) else str(code.co_qualname)
 
 
 def measure_client(effort: Effort) -> Figures:
@@ -77,3 +83,108 @@ def measure_client(effort: Effort) -> Figures:
         ("D2", "pipelined"): Figure.exact(pipelined.writes),
         ("D2", "sequential"): Figure.exact(sequential.writes),
     }
+
+
+@dataclass(frozen=True, slots=True)
+class FanOutCounts:
+    """What events took that went to several connections.
+
+    Attributes:
+        encodes: frames made, per event and pair of codec and label that somebody is sent.
+        writes: socket writes, per connection and turn of the loop.
+    """
+
+    encodes: float
+    writes: float
+
+
+def count_fan_out(each: int, *, turns: int = 5, burst: int = 8) -> FanOutCounts:
+    """Events on a real server with `each` subscribers of three kinds: JSON, MessagePack, and JSON that is base DWP."""
+    return asyncio.run(_count_fan_out(each, turns, burst))
+
+
+_KINDS = 3
+
+
+async def _count_fan_out(each: int, turns: int, burst: int) -> FanOutCounts:
+    from dispatch.server.server import DispatchServer
+    from dispatch.server.ws import WebSocketConnection
+    from dispatch.store.memory import MemoryStore
+
+    server = DispatchServer(MemoryStore())
+    await server.start()
+    loop = asyncio.get_running_loop()
+    listening = await loop.create_server(lambda: WebSocketConnection(server), "127.0.0.1", 0)
+    subscribers = Subscribers(f"ws://127.0.0.1:{port_of(listening)}/dwp", each)
+    await loop.run_in_executor(None, subscribers.start)
+    profile = cProfile.Profile()
+    for turn in range(turns):
+        events = [event_logged(server.hub.head + number + 1) for number in range(burst)]
+        if turn:  # the first events find everybody their place
+            profile.enable()
+        server._broker.publish(events)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        profile.disable()
+    await loop.run_in_executor(None, subscribers.stop, turns * burst)
+    listening.close()
+    await server.stop(0)
+    stats: list[Any] = profile.getstats()
+    encodes = sum(entry.callcount for entry in stats if _name(entry.code).endswith("Codec.encode"))
+    return FanOutCounts(
+        encodes / ((turns - 1) * burst * _KINDS), count(profile, (turns - 1) * each * _KINDS).writes
+    )
+
+
+def event_logged(seq: int) -> LoggedEvent:
+    data = b'{"job_id":"%b","job_name":"send-email","queue":"default","state":"completed"}' % JOB_ID.encode()
+    return LoggedEvent(seq, "job.completed", 1795340954349296251, f"job:{JOB_ID}", "default", "", "", data)
+
+
+class Subscribers:
+    """Connections that listen to `jobs`, on a loop in a thread of their own."""
+
+    def __init__(self, url: str, each: int) -> None:
+        self._url = url
+        self._each = each
+        self._runner = asyncio.Runner()
+        self._clients: list[Dispatch] = []
+        self._streams: list[Any] = []
+        self._base: list[Connection] = []
+
+    def start(self) -> None:
+        self._runner.run(self._start())
+
+    def stop(self, events: int) -> None:
+        """Wait until everybody has so many events, and go."""
+        self._runner.run(self._stop(events))
+        self._runner.close()
+
+    async def _start(self) -> None:
+        for format in ("json", "msgpack"):
+            for _ in range(self._each):
+                client = Dispatch(url=self._url, format=format)
+                await client.connect()
+                self._clients.append(client)
+                self._streams.append(aiter(await client.subscribe("jobs")))
+        for _ in range(self._each):
+            connection = await Connection.open(self._url, "dk", features=[])
+            await connection.ask("subscribe", {"channel": "jobs"})
+            connection.count_only()
+            self._base.append(connection)
+
+    async def _stop(self, events: int) -> None:
+        for stream in self._streams:
+            for _ in range(events):
+                await asyncio.wait_for(anext(stream), 20)
+        for connection in self._base:
+            await connection.more(events)
+            connection.close()
+        for client in self._clients:
+            await client.close()
+
+
+def measure_fan_out(effort: Effort) -> Figures:
+    del effort
+    counts = count_fan_out(20)
+    return {("D3", "encodes"): Figure.exact(counts.encodes), ("D3", "writes"): Figure.exact(counts.writes)}

@@ -12,6 +12,7 @@ import base64
 import json
 import os
 import struct
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -57,13 +58,13 @@ class Connection(asyncio.Protocol):
         self._to_send = 0
 
     @classmethod
-    async def open(cls, url: str, token: str | None) -> Connection:
+    async def open(cls, url: str, token: str | None, features: Sequence[str] = ("resume",)) -> Connection:
         loop = asyncio.get_running_loop()
         parts = urlsplit(url)
         _, self = await loop.create_connection(lambda: cls(url), parts.hostname or "", parts.port or 80)
         await self.until(0)
         if token is not None:
-            await self.ask("auth", {"token": token, "format": "json", "features": ["resume"]})
+            await self.ask("auth", {"token": token, "format": "json", "features": list(features)})
         return self
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

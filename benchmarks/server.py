@@ -10,7 +10,7 @@ from benchmarks.harness import Candidate, Child, Costs, Effort, Figure, Figures,
 from benchmarks.peer import event_text
 from benchmarks.served import NAME
 
-LISTENERS = 50
+LISTENERS = 200
 IDLE = 500
 IN_FLIGHT = 64
 ENQUEUES_IN_FLIGHT = 256

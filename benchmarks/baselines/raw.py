@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import msgspec
 
 
@@ -23,7 +25,7 @@ class RawFrame(msgspec.Struct, omit_defaults=True, gc=False):
     error: RawError | None = None
     channel: str = ""
     credits: int = 0
-    ts: str = ""
+    ts: datetime | None = None
 
 
 encode = msgspec.json.Encoder().encode
