@@ -582,6 +582,9 @@ class ClientSession:
             if not request.is_own:  # not carried out: it goes to the next connection
                 self._calls.table.park(request)
             self._drain(None, now)
+        elif detail.code == UNAVAILABLE and self._streams.asks_for_running(request.tag):
+            self._leave_drained(now)  # a server that cannot say so itself: the next one has the subscriptions again
+            return
         else:
             self._fail(request, error_for(detail.code, detail.message, detail.details), now)
         self._after_answer(now)

@@ -224,6 +224,12 @@ class Streams:
             if restoring:
                 self._unanswered.add(self._to_ask[-1])
 
+    def asks_for_running(self, tag: object) -> bool:
+        """Whether this is the tag of a question that brings back a subscription which had begun before."""
+        return isinstance(tag, Question) and any(
+            subscription.started and subscription.awaits is tag for subscription in tag.subscriptions
+        )
+
     # Steps.
 
     def _start(self, subscription: Subscription, head: int | None, gap: Gap | None) -> None:
