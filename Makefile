@@ -58,7 +58,7 @@ format: $(DEV_STAMP)
 
 types: $(DEV_STAMP)
 	$(BIN)/mypy
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 cover: $(DEV_STAMP)
 	$(BIN)/python -m pytest -q -n 2 --cov --cov-report=term $(CORE_TESTS) --doctest-modules dwp_core

@@ -43,7 +43,9 @@ def mypy(files: list[Path], cache: Path) -> Found:
 
 
 def pyright(files: list[Path], cache: Path) -> Found:
-    report = json.loads(run(sys.executable, "-m", "pyright", "--outputjson", *map(str, files)))
+    report = json.loads(
+        run(sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "--outputjson", *map(str, files))
+    )
     found: Found = {}
     for each in report["generalDiagnostics"]:
         if each["severity"] == "error":
