@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.bars import Bar, find
+from benchmarks.bars import BARS, Bar, find
 from benchmarks.harness import Figure
 from benchmarks.measurements import Outcome
 
@@ -16,7 +16,8 @@ def header() -> str:
 
 
 def lines(outcome: Outcome) -> list[str]:
-    rows = [_row(find(*key), figure) for key, figure in outcome.figures.items()]
+    found = [(find(*key), figure) for key, figure in outcome.figures.items()]
+    rows = [_row(bar, figure) for bar, figure in sorted(found, key=lambda each: BARS.index(each[0]))]
     if outcome.failed:
         first, *rest = outcome.failed.splitlines()
         rows.append(f"{' '.join(outcome.measurement.ids)}: not measured: {first}")
