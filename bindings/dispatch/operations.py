@@ -13,11 +13,13 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from dispatch import results
+from dwp_core.client_calls import KEY_LIMIT
 from dwp_core.codec.payload import encode_payload
 from dwp_core.errors import InvalidRequest
+from dwp_core.frames import DEFAULT_LIMITS
 from dwp_core.ids import JOB, RUN
 from dwp_core.methods import METHODS
-from dwp_core.peer import OPTIONS
+from dwp_core.peer import BATCH, OPTIONS
 from dwp_core.requests import Purpose, Retry
 from dwp_core.topics import JOB_PREFIX, RUN_PREFIX
 
@@ -87,9 +89,13 @@ def enqueue_many(
     jobs: Iterable[Mapping[str, Any]], *, idempotency_key: str | None = None
 ) -> Operation[results.EnqueuedJobs]:
     """`job.enqueue_many`; see `Dispatch.enqueue_many`."""
-    data = encode_payload({"jobs": [_job(dict(job)) for job in jobs]}, what="job.enqueue_many")
+    if isinstance(jobs, (str, bytes, Mapping)) or not isinstance(jobs, Iterable):
+        raise InvalidRequest(f"enqueue_many: jobs must be a list of mappings, got {type(jobs).__name__}")
+    data = encode_payload(
+        {"jobs": [_job(position, job) for position, job in enumerate(jobs)]}, what="job.enqueue_many"
+    )
     read, key = results.read_enqueued_many, _key(idempotency_key)
-    return Operation("job.enqueue_many", data, read, Retry.IDEMPOTENT, key)
+    return Operation("job.enqueue_many", data, read, Retry.IDEMPOTENT, key, feature=BATCH)
 
 
 def start_workflow(
@@ -164,8 +170,8 @@ def ping() -> Operation[Any]:
 
 def call(method: str, data: Any = None) -> Operation[Any]:
     """Any method, known or not; see `Dispatch.call`."""
-    if not method:
-        raise InvalidRequest("call: method must be the name of a method, got an empty string")
+    if type(method) is not str or not method:
+        _check_text("call: method", method)
     retry = Retry.READ if method in METHODS and METHODS[method].retry is Retry.READ else Retry.NEVER
     payload = b"" if data is None else encode_payload(data, what=method)
     return Operation(method, payload, results.read_value, retry)
@@ -175,17 +181,24 @@ def _ends(what: str) -> frozenset[str]:
     return frozenset(f"{what}.{state}" for state in ENDED)
 
 
-def _job(job: dict[str, Any]) -> dict[str, Any]:
+def _job(position: int, given: Mapping[str, Any]) -> dict[str, Any]:
     """One job of `enqueue_many`: the arguments of `enqueue`, as a mapping."""
+    where = f"enqueue_many: jobs[{position}]"
+    if not isinstance(given, Mapping):
+        raise InvalidRequest(f"{where} must be a mapping, got {type(given).__name__}")
+    job = dict(given)
     names = ("delay", "run_at", "max_retries", "job_timeout", "unique_key", "unique_for")
-    options = _options(*[job.pop(name, None) for name in names])
-    unknown = job.keys() - {"name", "payload", "queue", "priority"}
+    taken = [job.pop(name, None) for name in names]
+    unknown = sorted(str(name) for name in job.keys() - {"name", "payload", "queue", "priority"})
     if unknown or "name" not in job:
-        problem = f"unknown field {min(unknown)!r}" if unknown else "name is missing"
+        problem = f"has the unknown field {unknown[0]!r}" if unknown else "has no name"
         raise InvalidRequest(
-            f"enqueue_many: {problem}; a job takes name, payload, queue, priority, {', '.join(names)}"
+            f"{where} {problem}; a job takes name, payload, queue, priority, {', '.join(names)}"
         )
-    return {**job, **options}
+    try:
+        return {**job, **_options(*taken)}
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{where}: {error}") from None
 
 
 def _options(
@@ -214,7 +227,7 @@ def _options(
 
 def _milliseconds(name: str, seconds: object) -> int:
     if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not 0 <= seconds <= 10**9:
-        raise InvalidRequest(f"{name} must be a number of seconds from 0, got {seconds!r}")
+        raise InvalidRequest(f"{name} must be a number of seconds from 0, got {seconds!r:.80}")
     return round(seconds * 1000)
 
 
@@ -232,6 +245,10 @@ def _key(given: str | None) -> str:
     """The caller's idempotency key, or one of our own, so that an answer which is lost costs nothing."""
     if given is None:
         return secrets.token_hex(16)
-    if not 1 <= len(given) <= 255:
-        raise InvalidRequest(f"idempotency_key must be text of 1 to 255 characters, got {given!r:.80}")
+    _check_text("idempotency_key", given, most=KEY_LIMIT)
     return given
+
+
+def _check_text(what: str, given: object, *, most: int = DEFAULT_LIMITS.method) -> None:
+    if not isinstance(given, str) or not 1 <= len(given) <= most:
+        raise InvalidRequest(f"{what} must be text of 1 to {most} characters, got {given!r:.80}")

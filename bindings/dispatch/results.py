@@ -1,7 +1,7 @@
 """What calls return: mappings with the fields of the wire, and the same fields as typed attributes.
 
-`payload`, `input`, `output` and `data` travel as base64 of JSON text; here they are values already, and bytes where they
-are not JSON (PROTOCOL.md section 4). What came over the wire stays reachable as `raw`.
+`payload`, `input`, `output` and `data` travel as base64 of JSON text; here they are values already, and bytes where
+they are not JSON (PROTOCOL.md section 4). What came over the wire stays reachable as `raw`.
 """
 
 from __future__ import annotations
@@ -286,6 +286,8 @@ def _open(text: str) -> Any:
         content = b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         return text
+    if not content:
+        return None
     try:
         return decode_payload(content)
     except PayloadError:

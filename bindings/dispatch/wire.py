@@ -1,27 +1,41 @@
 """The wire: websockets' Sans-I/O protocol and a client session stacked. Bytes in, bytes out (DESIGN.md, "Wire").
 
-One `ClientWire` is one connection attempt. What it does for every binding alike: the opening handshake (RFC 6455), messages
-from frames, close codes. What it does not do: read, write, wait, decide.
+One `ClientWire` is one connection attempt. What it does for every binding alike: the opening handshake (RFC 6455),
+messages from frames, close codes. What it does not do: read, write, wait, decide.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from websockets.client import ClientProtocol
-from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.datastructures import Headers
+from websockets.exceptions import InvalidHandshake, InvalidMessage, InvalidStatus, InvalidURI
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
-from websockets.protocol import CONNECTING, OPEN
+from websockets.protocol import OPEN
 from websockets.uri import WebSocketURI, parse_uri
 
 from dwp_core.client import ClientSession
 from dwp_core.errors import InvalidRequest
 
 _TEXT, _BINARY, _CONT, _CLOSE = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.CLOSE
-_LOGGER = logging.getLogger("dispatch.wire")
+_HANDSHAKE = frozenset(("connection", "upgrade"))
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+class _Discreet(logging.LoggerAdapter[logging.Logger]):
+    """Tells of no frame whatever the level: the first one carries the token, and so may the headers."""
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802  # logging's name
+        return level > logging.DEBUG and super().isEnabledFor(level)
+
+
+_LOGGER = _Discreet(logging.getLogger("dispatch.wire"), {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,22 +43,23 @@ class Address:
     """Where a server is.
 
     Attributes:
-        url: as the user gave it, e.g. "ws://127.0.0.1:8080/dwp"; without a password it is fit for messages.
+        url: as the user gave it, e.g. "ws://127.0.0.1:8080/dwp".
         headers: to send with the opening handshake.
+        where: the URL as messages and logs show it: without its query, which may hold secrets.
+
+    Raises:
+        InvalidRequest: the URL or the headers cannot be used; the message says why, and shows no secret.
     """
 
-    url: str
-    headers: Mapping[str, str] = field(default_factory=dict)
-    uri: WebSocketURI = field(init=False)
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    uri: WebSocketURI = field(init=False, repr=False)
+    where: str = field(init=False)
 
     def __post_init__(self) -> None:
-        try:
-            uri = parse_uri(self.url)
-        except (InvalidURI, ValueError, AttributeError, TypeError) as error:
-            raise InvalidRequest(
-                f"url: {self.url!r} is no WebSocket URL; one looks like ws://127.0.0.1:8080/dwp or wss://example.com/dwp"
-            ) from error
-        object.__setattr__(self, "uri", uri)
+        object.__setattr__(self, "uri", _read_url(self.url))
+        object.__setattr__(self, "where", _shown(self.url))
+        object.__setattr__(self, "headers", _checked(self.headers))
 
     @property
     def host(self) -> str:
@@ -72,8 +87,8 @@ class ClientWire:
     """
 
     __slots__ = (
-        "_fragments",
         "_generation",
+        "_message",
         "_receive",
         "_session",
         "_token",
@@ -89,7 +104,7 @@ class ClientWire:
         self._generation = generation
         self._receive = session.receive_message
         self._token = token
-        self._fragments: list[bytes | bytearray] = []
+        self._message = bytearray()
         self._ws = ClientProtocol(address.uri, max_size=session.config.limits.message, logger=_LOGGER)
         self.send_text = self._ws.send_text
         self.send_binary = self._ws.send_binary
@@ -100,6 +115,8 @@ class ClientWire:
         """Nothing more comes and nothing more is sent: the transport is to be closed."""
         request = self._ws.connect()
         for name, value in address.headers.items():
+            if name in request.headers:  # "Host"
+                del request.headers[name]
             request.headers[name] = value
         self._ws.send_request(request)
 
@@ -115,16 +132,14 @@ class ClientWire:
             else:
                 self.has_output = True
                 self._receive_other(event, now)
-        if ws.parser_exc is not None:
-            self.lost(now=now)
+        if ws.parser_exc is not None or ws.handshake_exc is not None:
+            self._fail(now)
 
     def receive_eof(self, *, now: float) -> None:
         """The peer has ended its side."""
         if not self.over:
             self._ws.receive_eof()
-            if self._ws.handshake_exc is not None and self._ws.state is CONNECTING:
-                self._upgrade_failed(now)
-            self.lost(now=now)
+            self._fail(now)
 
     def lost(self, *, now: float, reason: str = "") -> None:
         """The connection is gone, or can be of no more use."""
@@ -138,9 +153,11 @@ class ClientWire:
             code, why = ws.close_sent.code, ws.close_sent.reason
         else:
             code, why = 1006, reason or "the connection ended without a close frame"
-        if ws.state is CONNECTING:
-            self._session.transport_failed(self._generation, reason or "it closed the connection", now=now)
-        self._session.transport_closed(self._generation, now=now, code=code, reason=why)
+        if ws.parser_exc is not None and ws.close_rcvd is None and ws.close_sent is not None:
+            why = f"cut off for what it sent: {why}"
+        session, generation = self._session, self._generation
+        session.transport_failed(generation, reason or "it closed the connection", now=now)
+        session.transport_closed(generation, now=now, code=code, reason=why)
 
     def close(self, code: int, reason: str) -> None:
         """Queue a close frame."""
@@ -155,27 +172,82 @@ class ClientWire:
 
     def _receive_other(self, event: object, now: float) -> None:
         if isinstance(event, Response):
-            if self._ws.handshake_exc is not None:
-                self._upgrade_failed(now)
-            else:
+            if self._ws.handshake_exc is None:
                 self._session.transport_opened(self._generation, token=self._token, now=now)
         elif isinstance(event, Frame):
             if event.opcode in (_TEXT, _BINARY, _CONT):
-                self._fragments.append(bytes(event.data))
+                self._message += event.data
                 if event.fin:
-                    message, self._fragments = b"".join(self._fragments), []
+                    message, self._message = self._message, bytearray()
                     self._receive(self._generation, message, now=now)
             elif event.opcode is _CLOSE:
                 self.lost(now=now)
 
-    def _upgrade_failed(self, now: float) -> None:
-        self.over = True
-        error, status = self._ws.handshake_exc, 0
-        reason = f"it does not speak WebSocket ({error})"
-        if isinstance(error, InvalidStatus):
-            status = error.response.status_code
-            body = bytes(error.response.body or b"")[:200].decode("utf-8", "replace").strip()
-            reason = f"it answered HTTP {status}" + (f": {body}" if body else "")
-        elif isinstance(error, InvalidHandshake):
-            reason = f"it does not speak WebSocket here ({error})"
-        self._session.transport_failed(self._generation, reason, now=now, status=status)
+    def _fail(self, now: float) -> None:
+        """The WebSocket has failed: say so, with what its opening handshake ended in if it was that."""
+        error = self._ws.handshake_exc
+        if error is None:
+            self.lost(now=now)
+        elif not self.over:
+            self.over = True
+            status = error.response.status_code if isinstance(error, InvalidStatus) else 0
+            self._session.transport_failed(self._generation, _refusal(error), now=now, status=status)
+
+
+def _refusal(error: Exception) -> str:
+    """What an opening handshake ended in, in words."""
+    if isinstance(error, InvalidStatus):
+        body = bytes(error.response.body or b"")[:200].decode("utf-8", "replace").strip()
+        return f"it answered HTTP {error.response.status_code}" + (f": {body}" if body else "")
+    if isinstance(error, InvalidMessage) and isinstance(error.__cause__, EOFError):
+        return "it closed the connection before it answered the opening handshake"
+    if isinstance(error, InvalidMessage) and error.__cause__ is not None:
+        return f"it does not speak WebSocket ({str(error.__cause__)[:200]})"
+    where = " here" if isinstance(error, InvalidHandshake) else ""
+    return f"it does not speak WebSocket{where} ({str(error)[:200]})"
+
+
+def _read_url(url: object) -> WebSocketURI:
+    example = "one looks like ws://127.0.0.1:8080/dwp or wss://example.com/dwp"
+    if not isinstance(url, str):
+        raise InvalidRequest(f"url must be text, got {type(url).__name__}; {example}")
+    problem = ""
+    try:
+        uri, port = parse_uri(url), urlsplit(url).port
+        uri.host.encode("idna")
+        if any(character <= " " or character == "\x7f" for character in url):
+            problem = "it has a blank or a control character in it"
+        elif uri.user_info is not None:
+            problem = "credentials go into token= or headers=, not into the URL"
+        elif port == 0:
+            problem = "its port must be 1 to 65535"
+        else:
+            return uri
+    except InvalidURI as error:
+        problem = error.msg
+    except (ValueError, AssertionError) as error:
+        problem = str(error)
+    raise InvalidRequest(f"url: {_shown(url)!r} is no WebSocket URL, {problem}; {example}")
+
+
+def _shown(url: str) -> str:
+    """The URL without what may be secret: credentials, query, fragment."""
+    return re.sub(r"(?<=//)[^/?#]*@", "…@", re.split(r"[?#]", url)[0])[:200]
+
+
+def _checked(headers: object) -> dict[str, str]:
+    """A copy of the headers, if all of them can be sent."""
+    if not isinstance(headers, Mapping):
+        raise InvalidRequest(f"headers must be a mapping of names to values, got {type(headers).__name__}")
+    for name, value in headers.items():
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+            raise InvalidRequest(f"headers: {name!r:.80} is no name of an HTTP header")
+        if name.lower() in _HANDSHAKE or name.lower().startswith("sec-websocket-"):
+            raise InvalidRequest(f"headers: {name} belongs to the opening handshake itself; leave it out")
+        try:
+            sendable = isinstance(value, str) and bool(Headers({name: value}).serialize())
+        except (ValueError, InvalidHandshake):
+            sendable = False
+        if not sendable:
+            raise InvalidRequest(f"headers: the value of {name} is no text that an HTTP header can hold")
+    return dict(headers)

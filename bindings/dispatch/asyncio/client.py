@@ -26,7 +26,8 @@ class Dispatch:
 
     Args:
         url: where the server is, e.g. "ws://127.0.0.1:8080/dwp" or "wss://example.com/dwp".
-        token: the API key, or a function (or coroutine function) that gives it, asked anew for each attempt.
+        token: the API key, or a function (or coroutine function) that gives it, asked anew for each attempt. If it
+            raises an OSError, that attempt has failed; any other exception closes the client.
         format: "json" or "msgpack", what the frames are sent as; the server has the last word.
         reconnect: whether a lost connection is made again.
         max_retries: attempts in a row before giving up; 0 means no limit.
@@ -65,7 +66,7 @@ class Dispatch:
         codec: str | None = None,
     ) -> None:
         check_token(token)
-        address = Address(url, dict(headers or {}))
+        address = Address(url, {} if headers is None else headers)
         config = client_config(
             address,
             format=format,
@@ -369,7 +370,7 @@ class Dispatch:
             await subscription.unsubscribe()
             raise
         if entity.get("state") in operations.ENDED:
-            await subscription.unsubscribe()
+            subscription.end_here()
         return subscription
 
     # Anything else.

@@ -33,7 +33,8 @@ from dwp_core.client_events import (
     SubscriptionItem,
     SubscriptionStarted,
 )
-from dwp_core.errors import ClosedError
+from dwp_core.client_states import CLOSED
+from dwp_core.errors import ClosedError, ConnectionError, DispatchError, InvalidRequest, PayloadError
 from dwp_core.frames import DEFAULT_LIMITS
 from dwp_core.peer import Peer
 from dwp_core.requests import CALL, Purpose
@@ -78,7 +79,7 @@ class Driver:
     @property
     def abandoned(self) -> bool:
         """Whether it is still connected, on a loop that could have closed it."""
-        return self._line is not None and self.state != "closed" and not self._loop.is_closed()
+        return self._line is not None and self.state != CLOSED and not self._loop.is_closed()
 
     async def connect(self) -> str:
         """Start the session; the server's name for it, or what went wrong."""
@@ -100,11 +101,16 @@ class Driver:
             session.close(now=loop.time())
             self._line.pump()
             raise
+        except DispatchError:
+            await asyncio.shield(self._closed)
+            raise
 
     async def close(self, drain: float) -> None:
-        """End the session; returns when it has ended, also where this is cancelled meanwhile."""
-        if self._line is None:
+        """End the session; returns when nothing of it is left. It ends also where this is cancelled meanwhile."""
+        check_seconds("drain", drain, least=0.0, or_none=False)
+        if self._line is None or self._loop.is_closed():
             return
+        self._check_loop()
         self._session.close(now=self._now(), drain=drain)
         self._pump_all()
         await asyncio.shield(self._closed)
@@ -118,7 +124,9 @@ class Driver:
             check_seconds("timeout", timeout)
         elif operation.purpose is CALL or operation.purpose is Purpose.PING:
             timeout = self._timeout
-        future: asyncio.Future[RequestSucceeded] = asyncio.Future(loop=self._loop)
+        future: asyncio.Future[RequestSucceeded] = asyncio.Future()
+        if future._loop is not self._loop:  # get_loop() is one call more, for every request
+            raise _wrong_loop()
         request = self._session.request(
             operation.method,
             operation.data,
@@ -133,11 +141,18 @@ class Driver:
         line.poke()
         try:
             answer = await future
-        except asyncio.CancelledError:
-            self._session.cancel_request(request, now=self._now())
-            self._pump_all()
+        except (asyncio.CancelledError, GeneratorExit):
+            if not self._loop.is_closed():
+                self._session.cancel_request(request, now=self._now())
+                self._pump_all()
             raise
-        return operation.read(answer.codec.value(answer.frame, DEFAULT_LIMITS))
+        try:
+            return operation.read(answer.codec.value(answer.frame, DEFAULT_LIMITS))
+        except PayloadError as error:
+            name = operation.method or "ping"
+            raise ConnectionError(
+                f"{name}: the answer of {self.config.where} cannot be read: {error}"
+            ) from error
 
     async def ping(self, timeout: float | None) -> float:
         """The seconds of one round trip."""
@@ -150,6 +165,7 @@ class Driver:
         line = self._line
         if line is None:
             raise _not_connected()
+        self._check_loop()
         subscription = Subscription(self, channel, until)
         subscription.handle = self._session.subscribe(channel, tag=subscription, now=self._now(), since=since)
         line.poke()
@@ -157,7 +173,8 @@ class Driver:
 
     def leave(self, subscription: Subscription) -> None:
         """The application leaves a subscription."""
-        if subscription.handle is not None and self._line is not None:
+        if subscription.handle is not None and self._line is not None and not self._loop.is_closed():
+            self._check_loop()
             self._session.unsubscribe(subscription.handle, now=self._now())
             self._line.poke()
 
@@ -167,12 +184,32 @@ class Driver:
             self._session.consumed(subscription.handle, count, now=self._now())
             self._line.poke()
 
+    def new_future(self) -> asyncio.Future[None]:
+        """A future of this client's loop: whoever awaits it on another one is told so."""
+        return asyncio.Future(loop=self._loop)
+
+    def _check_loop(self) -> None:
+        """Refuse to be used from another thread or event loop, before anything has changed."""
+        try:
+            here = asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            here = False
+        if not here:
+            raise _wrong_loop()
+
     def _pump_all(self) -> None:
         for line in list(self._lines.values()):
             line.pump()
 
     def _drive(self, session: ClientSession) -> Line:
-        line = Line(session, self.dialer, self._loop, deliver=self._deliver, delegated=self._delegated)
+        line = Line(
+            session,
+            self.dialer,
+            self._loop,
+            deliver=self._deliver,
+            delegated=self._delegated,
+            ended=self._settle,
+        )
         self._lines[session] = line
         return line
 
@@ -223,20 +260,29 @@ class Driver:
             self._ended(event)
 
     def _ended(self, event: Closed) -> None:
-        self._lines = {session: line for session, line in self._lines.items() if session.state != "closed"}
         if event.cause is not None:
             _LOGGER.error("gave up: %s", event.cause)
-        if self._session.state != "closed" or self._closed.done():
-            return
-        if not self._connected.done():
+        if self._session.state == CLOSED and not self._connected.done():
             self._connected.set_exception(
                 event.cause or ClosedError("the client was closed while it connected")
             )
             self._connected.exception()  # seen, should nobody await it any more
-        self._closed.set_result(None)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Forget the lines of which nothing is left; when those are all, the client is closed."""
+        self._lines = {session: line for session, line in self._lines.items() if not line.at_rest}
+        if not self._lines and not self._closed.done():
+            self._closed.set_result(None)
 
 
 def _not_connected() -> ClosedError:
     return ClosedError(
         "the client is not connected: use `async with Dispatch(...)`, or await connect() first"
+    )
+
+
+def _wrong_loop() -> InvalidRequest:
+    return InvalidRequest(
+        "this client belongs to another event loop or thread; make one Dispatch for each event loop"
     )

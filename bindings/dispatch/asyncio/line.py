@@ -1,17 +1,18 @@
 """One session driven by asyncio: its effects carried out, its events handed on, its timer armed (DESIGN.md, "Wire").
 
-The reader never writes and never waits; output of one loop turn is joined; nothing is decided here. Each entry is the same
-three lines: tell the session, then `poke`.
+The reader never writes and never waits; output of one loop turn is joined; nothing is decided here. Each entry is
+the same three lines: tell the session, then `poke`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ssl
+import logging
+import ssl as tls
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from inspect import isawaitable
 
 from websockets.exceptions import InvalidState
@@ -19,12 +20,17 @@ from websockets.exceptions import InvalidState
 from dispatch.wire import Address, ClientWire
 from dwp_core.client import ClientSession
 from dwp_core.client_events import ClientEvent
+from dwp_core.client_states import CLOSED
 from dwp_core.effects import AbortTransport, CloseTransport, Connect, Delegate, Effect, SendMessage
+from dwp_core.errors import InvalidRequest
 
 Token = str | Callable[[], str | Awaitable[str]]
 
+_LOGGER = logging.getLogger("dispatch.client")
 _CHUNK = 256 * 1024
 """Bytes written at a time, so that a write which stalls can be told from one which is long."""
+_FAREWELL = 1.0
+"""Seconds that a transport has to bring out what it holds, once both sides are done with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +41,42 @@ class Dialer:
         address: where it is.
         token: the credentials, or what gives them, asked anew for each attempt.
         ssl: the TLS context for `wss`; None takes the system's roots.
+
+    Raises:
+        InvalidRequest: a TLS context that is none, or for an address without TLS.
     """
 
     address: Address
-    token: Token
-    ssl: ssl.SSLContext | None
+    token: Token = field(repr=False)
+    ssl: tls.SSLContext | None = None
+
+    def __post_init__(self) -> None:
+        if self.ssl is not None and not isinstance(self.ssl, tls.SSLContext):
+            raise InvalidRequest(f"ssl must be an ssl.SSLContext, got {type(self.ssl).__name__}")
+        if self.ssl is not None and not self.address.secure:
+            raise InvalidRequest(f"ssl is for wss:// addresses, but url is {self.address.where}")
 
     async def current_token(self) -> str:
-        """The token for one attempt."""
+        """The token for one attempt.
+
+        Raises:
+            TypeError: the function for it gave something else.
+        """
         if isinstance(self.token, str):
             return self.token
-        token = self.token()
-        return await token if isawaitable(token) else token
+        given = self.token()
+        token: object = await given if isawaitable(given) else given
+        if not isinstance(token, str):
+            raise TypeError(f"the function that gives it must return text, got {type(token).__name__}")
+        return token
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Why an attempt has failed, in words, and whether time can mend it."""
+
+    reason: str
+    fatal: bool
 
 
 class Line:
@@ -56,6 +86,7 @@ class Line:
         session: the session; from now on only this line calls it, or pokes after each call.
         deliver: takes the session's events, in order.
         delegated: told of a session that the session wants driven too.
+        ended: told when the session is closed and nothing of the line is left, no task, no transport, no timer.
     """
 
     def __init__(
@@ -66,18 +97,26 @@ class Line:
         *,
         deliver: Callable[[list[ClientEvent]], None],
         delegated: Callable[[ClientSession], None],
+        ended: Callable[[], None],
     ) -> None:
         self.session = session
         self._dialer = dialer
         self._loop = loop
         self._deliver = deliver
         self._delegated = delegated
+        self._ended = ended
+        self._left: set[object] = set()
         self._connection: Connection | None = None
         self._attempt: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._written = False
         self._scheduled = False
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether the session is closed, and every attempt and transport of it is gone."""
+        return self.session.state == CLOSED and not self._left
 
     def poke(self) -> None:
         """The session was told something: carry out what it wants.
@@ -148,13 +187,15 @@ class Line:
         connection = self._connection
         if isinstance(effect, Connect):
             self._drop_attempt()
-            self._attempt = self._loop.create_task(self._open(effect.generation), name="dispatch-connect")
+            attempt = self._loop.create_task(self._open(effect.generation), name="dispatch-connect")
+            self._attempt = attempt
+            self._left.add(attempt)
+            attempt.add_done_callback(self.gone)
         elif isinstance(effect, Delegate):
             self._delegated(effect.session)
         elif isinstance(effect, CloseTransport):
             if connection is not None and connection.generation == effect.generation:
-                connection.wire.close(effect.code, effect.reason)
-                connection.flush()
+                connection.close(effect.code, effect.reason)
         elif isinstance(effect, AbortTransport):
             if connection is not None and connection.generation == effect.generation:
                 connection.abort()
@@ -172,31 +213,39 @@ class Line:
 
     async def _open(self, generation: int) -> None:
         """One attempt. What goes wrong is told to the session, which decides."""
-        dialer, session, loop = self._dialer, self.session, self._loop
+        failure = await self._try_to_open(generation)
+        if failure is not None:
+            reason, fatal = failure.reason, failure.fatal
+            self.session.transport_failed(generation, reason, now=self._loop.time(), fatal=fatal)
+            self.pump()
+
+    async def _try_to_open(self, generation: int) -> _Failure | None:
+        dialer, loop = self._dialer, self._loop
         address = dialer.address
-        reason, fatal = "", False
         try:
             token = await dialer.current_token()
-            context = (dialer.ssl or ssl.create_default_context()) if address.secure else None
-            wire = ClientWire(session, generation, address, token)
-            connection = Connection(self, wire, generation)
-            await loop.create_connection(lambda: connection, address.host, address.port, ssl=context)
-            self._attempt = None
-            return
-        except ssl.SSLCertVerificationError as error:
-            reason, fatal = f"its certificate is not trusted: {error.verify_message}", True
-        except (OSError, asyncio.IncompleteReadError) as error:
-            reason = _os_reason(error)
+        except OSError as error:  # it is fetched from somewhere
+            return _Failure(f"the token could not be had: {_os_reason(error)}", fatal=False)
         except Exception as error:
-            reason, fatal = f"the token could not be had: {type(error).__name__}: {error}", True
-        self._attempt = None
-        session.transport_failed(generation, reason, now=loop.time(), fatal=fatal)
-        self.pump()
+            _LOGGER.error("the token could not be had", exc_info=error)
+            return _Failure(f"the token could not be had: {type(error).__name__}: {error}", fatal=True)
+        try:
+            context = (dialer.ssl or tls.create_default_context()) if address.secure else None
+            connection = Connection(self, ClientWire(self.session, generation, address, token), generation)
+            await loop.create_connection(lambda: connection, address.host, address.port, ssl=context)
+        except tls.SSLCertVerificationError as error:
+            return _Failure(f"its certificate is not trusted: {error.verify_message}", fatal=True)
+        except tls.SSLError as error:
+            return _Failure(f"it does not speak TLS as we do ({_os_reason(error)})", fatal=False)
+        except OSError as error:
+            return _Failure(_os_reason(error), fatal=False)
+        return None
 
     # What connections tell.
 
     def opened(self, connection: Connection) -> None:
         """TCP (and TLS) is there; the upgrade is on its way."""
+        self._left.add(connection)
         if connection.generation == self.session.generation:
             self._connection = connection
             connection.flush()
@@ -208,10 +257,15 @@ class Line:
         self._written = False
         self.pump()
 
-    def gone(self, connection: Connection) -> None:
-        """The connection is over."""
-        if self._connection is connection:
+    def gone(self, what: object) -> None:
+        """A connection or an attempt is over."""
+        self._left.discard(what)
+        if what is self._connection:
             self._connection = None
+        elif what is self._attempt:
+            self._attempt = None
+        if self.at_rest:
+            self._ended()
 
 
 class Connection(asyncio.Protocol):
@@ -222,10 +276,13 @@ class Connection(asyncio.Protocol):
         self.generation = generation
         self._line = line
         self._session = line.session
+        self._loop = line._loop
         self._time = clock_of(line._loop)
         self._transport: asyncio.Transport | None = None
         self._blocked = False
         self._rest: deque[memoryview] = deque()
+        self._said_farewell = False
+        self._end: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """asyncio: the transport is there."""
@@ -249,10 +306,13 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio: the transport is gone."""
-        self.wire.lost(now=self._time(), reason=_os_reason(exc) if exc is not None else "")
-        self._line.gone(self)
-        self._line.pump()
         self._transport = None
+        self._rest.clear()
+        if self._end is not None:
+            self._end.cancel()
+        self.wire.lost(now=self._time(), reason=_os_reason(exc) if exc is not None else "")
+        self._line.pump()
+        self._line.gone(self)
 
     def pause_writing(self) -> None:
         """asyncio: the transport's buffer is full."""
@@ -285,10 +345,18 @@ class Connection(asyncio.Protocol):
             else:
                 self._write(chunk)
 
+    def close(self, code: int, reason: str) -> None:
+        """Start the closing handshake."""
+        self._said_farewell = True
+        self.wire.close(code, reason)
+        self.flush()
+
     def abort(self) -> None:
-        """Drop the transport at once."""
+        """Drop the transport at once; only a farewell that is on its way may still get out."""
         self.wire.over = True
-        if self._transport is not None:
+        if self._said_farewell:
+            self._leave()
+        elif self._transport is not None:
             self._transport.abort()
 
     def _write(self, chunk: memoryview) -> None:
@@ -296,13 +364,20 @@ class Connection(asyncio.Protocol):
         self._transport.write(chunk)
 
     def _finish(self) -> None:
-        """Both sides are done: send what is left of the farewell, if it can be sent at once, and go."""
-        self.flush()
-        if self._transport is not None:
-            if self._blocked or self._transport.get_write_buffer_size():
-                self._transport.abort()
-            else:
-                self._transport.close()
+        """Both sides are done: send what is left of the farewell, and go."""
+        if self._transport is not None and not self._transport.is_closing():
+            self.flush()
+            self._leave()
+
+    def _leave(self) -> None:
+        transport = self._transport
+        if transport is None:
+            return
+        if self._blocked:
+            transport.abort()
+        elif not transport.is_closing():
+            transport.close()
+            self._end = self._loop.call_later(_FAREWELL, transport.abort)
 
 
 def clock_of(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Generator
+from copy import copy
 from typing import TYPE_CHECKING
 
 from dispatch.results import Event, read_event, read_gap
-from dwp_core.errors import DispatchError
+from dwp_core.errors import ClosedError, DispatchError
 from dwp_core.frames import EventHead
 from dwp_core.subscriptions import Gap
 
@@ -56,11 +57,17 @@ class Subscription:
         self._items.clear()
         self._driver.leave(self)
 
+    def end_here(self) -> None:
+        """Leave, but keep what has come."""
+        self._driver.leave(self)
+
     def __await__(self) -> Generator[object, None, Subscription]:
         while not self._started and not self._over:
             yield from self._changed().__await__()
-        if self._error is not None and not self._started:
-            raise self._error
+        if not self._started:
+            raise self._failure() or ClosedError(
+                f"subscribe: {self.channel} was left, or the client closed, before the server confirmed it"
+            )
         return self
 
     def __aiter__(self) -> Subscription:
@@ -70,17 +77,16 @@ class Subscription:
         items = self._items
         while not items:
             if self._over:
-                if self._error is not None:
-                    raise self._error
-                raise StopAsyncIteration
+                raise self._failure() or StopAsyncIteration
             await self._changed()
         item = items.popleft()
-        if isinstance(item, Gap):
-            return read_gap(self.channel, item)
-        self._taken += 1
-        if self._taken >= _ACKNOWLEDGE or not items:
+        is_gap = isinstance(item, Gap)
+        self._taken += not is_gap
+        if self._taken and (self._taken >= _ACKNOWLEDGE or not items):
             taken, self._taken = self._taken, 0
             self._driver.consumed(self, taken)
+        if isinstance(item, Gap):
+            return read_gap(self.channel, item)
         if item.type in self._until:
             await self.unsubscribe()
         return read_event(self.channel, item)
@@ -120,11 +126,15 @@ class Subscription:
                 waiter.set_result(None)
         self._waiters.clear()
 
+    def _failure(self) -> DispatchError | None:
+        """Why it ended, for one caller: each gets a traceback of its own."""
+        return copy(self._error)
+
     async def _changed(self) -> None:
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiter = self._driver.new_future()
         self._waiters.append(waiter)
         try:
             await waiter
         finally:
-            if waiter.cancelled():
+            if waiter in self._waiters:
                 self._waiters.remove(waiter)
