@@ -25,6 +25,7 @@ from dispatch.store.values import (
     Tenant,
 )
 from dwp_core.codec.payload import encode_payload
+from dwp_core.codec.pieces import element_texts, member_text
 from dwp_core.errors import InvalidRequest
 from dwp_core.jobs import (
     DEFAULT_MAX_RETRIES,
@@ -49,18 +50,25 @@ _MS = 1_000_000
 def enqueue(connection: Connection, request: RequestReceived) -> None:
     """`job.enqueue`."""
     now_ns = time.time_ns()
-    jobs = (_new_job(connection, request.params, now_ns),)
+    jobs = (_new_job(connection, request.params, member_text(request.data, "payload"), now_ns),)
     _submit_enqueue(connection, request, jobs, now_ns, _enqueued_one)
 
 
 def enqueue_many(connection: Connection, request: RequestReceived) -> None:
     """`job.enqueue_many`: all or nothing."""
     now_ns = time.time_ns()
-    jobs = tuple([_new_job(connection, params, now_ns) for params in request.params["jobs"]])
-    if any("idempotency_key" in params for params in request.params["jobs"]):
+    wanted = request.params["jobs"]
+    if any("idempotency_key" in params for params in wanted):
         raise InvalidRequest(
             "job.enqueue_many: give one idempotency_key for all jobs, beside jobs, not in them"
         )
+    texts = element_texts(member_text(request.data, "jobs"))
+    jobs = tuple(
+        [
+            _new_job(connection, params, member_text(text, "payload"), now_ns)
+            for params, text in zip(wanted, texts, strict=True)
+        ]
+    )
     _submit_enqueue(connection, request, jobs, now_ns, _enqueued_many)
 
 
@@ -165,7 +173,7 @@ def _tenant(connection: Connection) -> Tenant:
     return Tenant(identity.app_id, identity.org_id)
 
 
-def _new_job(connection: Connection, params: dict[str, Any], now_ns: int) -> NewJob:
+def _new_job(connection: Connection, params: dict[str, Any], payload: bytes, now_ns: int) -> NewJob:
     """What was asked for; where nothing was, what the function says; else the defaults."""
     name = params["name"]
     options = connection.server.engine.options_of(name)
@@ -188,7 +196,7 @@ def _new_job(connection: Connection, params: dict[str, Any], now_ns: int) -> New
         )
     return NewJob(
         name=name,
-        payload=encode_payload(params["payload"]) if "payload" in params else b"",
+        payload=payload,
         queue=queue,
         priority=DEFAULT_PRIORITY if priority is None else priority,
         run_at=run_at,

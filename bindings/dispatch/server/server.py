@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 import time
 from collections.abc import Callable
 from typing import Any
@@ -53,6 +54,7 @@ class DispatchServer:
         engine_options: how jobs are run.
         retention: what the event log keeps.
         path: where the protocol is spoken.
+        jitter: random numbers in [0, 1), which place retries in their window.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class DispatchServer:
         engine_options: EngineOptions | None = None,
         retention: Retention | None = None,
         path: str = PATH,
+        jitter: Callable[[], float] = random.random,
     ) -> None:
         self.config = config or default_config()
         self.path = path
@@ -72,6 +75,7 @@ class DispatchServer:
         self._store = store
         self._registry = Registry() if registry is None else registry
         self._keys = keys
+        self._jitter = jitter
         self._engine_options = engine_options
         self._retention = retention or Retention()
         self._connections: set[Connection] = set()
@@ -108,6 +112,7 @@ class DispatchServer:
             loop,
             worker_id=self._ids.new(WORKER),
             options=self._engine_options,
+            jitter=self._jitter,
         )
         self.committer.start()
         started: asyncio.Future[None] = loop.create_future()
