@@ -408,11 +408,9 @@ class ServerSession:
             )
 
     def _receive_credits(self, frame: Frame) -> None:
-        """Credits ride on a frame of their own, or on a request, which is then carried out as well."""
-        if frame.credits < 0:
-            self._send_error(frame.id, BAD_REQUEST, f"credits must not be negative, got {frame.credits}")
-            return
-        self._events_of_connection().credit.grant(frame.credits)
+        """Credits ride on a frame of their own, or on a request, which is then carried out; nobody can take any back."""
+        if frame.credits > 0:
+            self._events_of_connection().credit.grant(frame.credits)
         if frame.method:
             self._receive_request(frame)
 
