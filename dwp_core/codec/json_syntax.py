@@ -50,7 +50,8 @@ _SIMPLE = rf"(?:{_STRING}|{_NUMBER}|true|false|null|\[{_SPACES}\]|\{{{_SPACES}\}
 _NAME = rf"{_STRING}{_SPACES}:{_SPACES}"
 _ITEMS = rf"(?:{_SIMPLE}{_SPACES},{_SPACES})*+"
 _PAIRS = rf"{_NAME}(?:{_SIMPLE}{_SPACES},{_SPACES}{_NAME})*+"
-_OPENERS = rf"(?:\[[\[ \t\n\r]*+{_ITEMS}|\{{{_SPACES}{_PAIRS})*+"
+_NESTED = r'(?:\{"[^"\\\x00-\x1f]*+":(?=\{"))*+'  # no more than a shortcut
+_OPENERS = rf"(?:\[[\[ \t\n\r]*+{_ITEMS}|{_NESTED}\{{{_SPACES}{_PAIRS})*+"
 
 _runs = {
     0: re.compile(_OPENERS).match,

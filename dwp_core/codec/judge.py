@@ -8,6 +8,7 @@ lone surrogates nor bytes that are not UTF-8 are looked for, as the quick decode
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -246,6 +247,8 @@ def _echoed(root: Any, limits: Limits) -> str:
 def _is_unicode(text: str) -> bool:
     if text.isascii():
         return True
+    if len(text) < _SHORT:
+        return _surrogate(text) is None
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -277,6 +280,8 @@ _KINDS: dict[type, str] = {
     list: "an array",
     dict: "an object",
 }
+_surrogate = re.compile("[\ud800-\udfff]").search
+_SHORT = 1024  # up to here a search costs less than the exception that encoding would raise
 _ABSENT: json_syntax.Member = (None, 0, 0)
 _NAMES = frozenset(
     b"id type method correl_id token app_id org_id data error channel credits ts".split(),

@@ -124,10 +124,10 @@ def test_brackets_of_the_surroundings_are_left_to_them() -> None:
 
 
 def test_what_is_too_deep_to_be_built_is_known_by_its_kind() -> None:
-    value, end = json_syntax.scan("[" * 5000 + "]" * 5000, 0)
+    value, end = json_syntax.scan("[" * 100_000 + "]" * 100_000, 0)
     assert type(value) is Unbuilt
-    assert (value.opener, end) == ("[", 10_000)
-    assert json_syntax.whole('{"a":' * 5000 + "1" + "}" * 5000).opener == "{"
+    assert (value.opener, end) == ("[", 200_000)
+    assert json_syntax.whole('{"a":' * 100_000 + "1" + "}" * 100_000).opener == "{"
 
 
 def test_an_integer_too_long_for_this_python_is_known_as_such() -> None:
