@@ -20,7 +20,7 @@ from dwp_core.client_events import ClientConfig, ClientEvent, Closed, Connected,
 from dwp_core.client_events import RequestSucceeded as _Succeeded
 from dwp_core.client_streams import Question, Streams
 from dwp_core.codec import get_codec
-from dwp_core.codec.payload import decode_payload, encode_payload
+from dwp_core.codec.payload import encode_payload
 from dwp_core.deadlines import Deadlines
 from dwp_core.effects import AbortTransport, CloseTransport, Connect, Delegate, Effect
 from dwp_core.errors import (
@@ -41,7 +41,7 @@ from dwp_core.frames import ERROR, EVENT, PING, PONG, REQUEST, RESPONSE, ErrorDe
 from dwp_core.liveness import Liveness, Verdict
 from dwp_core.methods import METHODS
 from dwp_core.outbox import Outbox
-from dwp_core.peer import DRAIN, Peer, auth_data, read_auth_answer
+from dwp_core.peer import DRAIN, Peer, auth_data, read_drain, read_login_answer
 from dwp_core.reconnect import Reconnection
 from dwp_core.requests import CALL, Purpose, Request, Retry
 from dwp_core.subscriptions import Since, Subscription
@@ -51,7 +51,6 @@ _DRAIN_EVENT = "drain"
 _FATAL = frozenset((BAD_REQUEST, UNAUTHENTICATED, FORBIDDEN))
 _NORMAL, _PROTOCOL_ERROR = 1000, 1002
 _TAKES_NO_REQUESTS = ErrorDetail(UNKNOWN_METHOD, "this client takes no requests")
-_DRAIN_SECONDS, _RETRY_SECONDS = 5.0, 1.0
 
 
 class _Timer(StrEnum):
@@ -106,7 +105,7 @@ class ClientSession:
         self._streams = Streams(config, self._events)
         self._reconnection = Reconnection(config)
         self._liveness = Liveness(interval=config.heartbeat, now=0.0)
-        self._auth_id = ""
+        self._login_id = ""
         self._single_use = False
         self._delegates: dict[Request, ClientSession] = {}
         self._log = ""
@@ -301,10 +300,10 @@ class ClientSession:
         self._step(states.OPENED)
         config = self.config
         self._outbox.codec = get_codec("json", config.form)
-        self._auth_id = next(self._outbox.ids)
+        self._login_id = next(self._outbox.ids)
         try:
             data = auth_data(token=token, format=config.format, name=config.name, version=config.version)
-            self._outbox.frame(REQUEST, now, id=self._auth_id, method="auth", token=token, data=data)
+            self._outbox.frame(REQUEST, now, id=self._login_id, method="auth", token=token, data=data)
         except PayloadError as error:
             self._abort("unusable token")
             self._lost(AuthError(f"cannot log in to {config.where}: {error}"), now, fatal=True)
@@ -357,7 +356,7 @@ class ClientSession:
             return
         if self.peer is None:
             if self.state == states.AUTHENTICATING:
-                self._receive_auth_answer(message, now)
+                self._receive_login_answer(message, now)
             return
         self._liveness.last_heard = now
         codec = self._outbox.codec
@@ -405,23 +404,16 @@ class ClientSession:
         self._timers.set(_Timer.ATTEMPT, now + self.config.connect_timeout)
         self._outbox.effects.append(Connect(self.generation, self._reconnection.attempts))
 
-    def _receive_auth_answer(self, message: bytes | bytearray, now: float) -> None:
-        """The answer is already in the codec that the server chose; an error is JSON (PROTOCOL.md section 3)."""
-        codec = get_codec("msgpack" if message[:1] >= b"\x80" else "json", self.config.form)
+    def _receive_login_answer(self, message: bytes | bytearray, now: float) -> None:
         try:
-            frame = codec.decode(message, self.config.limits)
-            if frame.type == ERROR:
-                self._refused(frame.error or ErrorDetail(), now)
-                return
-            if frame.type != RESPONSE or frame.correl_id != self._auth_id:
-                raise ValueError(
-                    f'a frame of type "{frame.type[:40]}" came instead of the answer to the login'
-                )
-            peer = read_auth_answer(codec.value(frame, self.config.limits))
-        except ValueError as error:  # FrameError and PayloadError are ValueErrors
+            answer = read_login_answer(message, self._login_id, self.config.form, self.config.limits)
+        except ValueError as error:
             self._violated(f"does not speak DWP: {error}", now)
             return
-        self._accepted(peer, now)
+        if isinstance(answer, Peer):
+            self._accepted(answer, now)
+        else:
+            self._refused(answer, now)
 
     def _refused(self, detail: ErrorDetail, now: float) -> None:
         message = f"{self.config.where} refused the login: {detail.message or f'error {detail.code}'}"
@@ -510,7 +502,7 @@ class ClientSession:
         """The server goes away: what is in flight is answered, then the next connection is made."""
         if self.state not in (states.RESTORING, states.READY):
             return
-        deadline, retry_after = _read_drain(event)
+        deadline, retry_after = read_drain(event)
         self._reconnection.come_back_after(retry_after)
         if self.state == states.RESTORING:
             self._leave_drained(now)
@@ -583,7 +575,9 @@ class ClientSession:
                 self._calls.table.park(request)
             self._drain(None, now)
         elif detail.code == UNAVAILABLE and self._streams.asks_for_running(request.tag):
-            self._leave_drained(now)  # a server that cannot say so itself: the next one has the subscriptions again
+            self._leave_drained(
+                now
+            )  # a server that cannot say so itself: the next one has the subscriptions again
             return
         else:
             self._fail(request, error_for(detail.code, detail.message, detail.details), now)
@@ -680,23 +674,6 @@ class ClientSession:
             return ClosedError("the client is not connected: call connect() first, or use it with `with`")
         cause = f", because {self._last_error}" if self._last_error is not None else ""
         return ClosedError(f"the client is closed{cause}; make a new one")
-
-
-def _read_drain(event: EventHead | None) -> tuple[float, float]:
-    """Seconds that the server stays, and seconds after which to come back; defaults where it does not say."""
-    try:
-        inner = decode_payload(event.data) if event is not None else None
-    except PayloadError:
-        inner = None
-    times = inner if isinstance(inner, dict) else {}
-    return _seconds(times.get("deadline_ms"), _DRAIN_SECONDS), _seconds(
-        times.get("retry_after_ms"), _RETRY_SECONDS
-    )
-
-
-def _seconds(ms: object, default: float) -> float:
-    usable = isinstance(ms, (int, float)) and not isinstance(ms, bool) and 0 <= ms <= 3_600_000
-    return ms / 1000 if usable and isinstance(ms, (int, float)) else default
 
 
 _REFUSES = frozenset((states.IDLE, *states.OVER))

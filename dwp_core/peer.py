@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from dwp_core.codec.payload import encode_payload
-from dwp_core.frames import DEFAULT_LIMITS
+from dwp_core.codec import get_codec
+from dwp_core.codec.payload import decode_payload, encode_payload
+from dwp_core.errors import PayloadError
+from dwp_core.frames import DEFAULT_LIMITS, ERROR, RESPONSE, ErrorDetail, EventHead, Limits
 
 RESUME = "resume"
 IDEMPOTENCY = "idempotency"
@@ -26,6 +28,8 @@ BASE_CREDITS = 1000
 
 _BASE_IN_FLIGHT = 256
 _BASE_WAIT_MS = 30_000
+_STAYS, _COMES_BACK = 5.0, 1.0
+_HOUR_MS = 3_600_000
 _LEAST_HEARTBEAT = 0.1
 _MOST = 2**53
 """What comes as a number and is larger is nonsense; up to here it is exact as a float too."""
@@ -111,6 +115,50 @@ def read_auth_answer(value: Any) -> Peer:
             wait_ms=_count(limits.get("wait_ms"), usual.wait_ms),
         ),
     )
+
+
+def read_login_answer(
+    message: bytes | bytearray, login_id: str, form: str | None, limits: Limits
+) -> Peer | ErrorDetail:
+    """What the server answered to the auth frame: itself, or why it lets nobody in.
+
+    The answer is already in the codec that the server chose; an error is JSON (PROTOCOL.md section 3).
+
+    Args:
+        message: the first message that came from the server.
+        login_id: id of the auth frame.
+        form: the form of the codecs, as in `get_codec`.
+
+    Raises:
+        ValueError: it is no answer to the login; the message says what it is instead.
+    """
+    codec = get_codec("msgpack" if message[:1] >= b"\x80" else "json", form)
+    frame = codec.decode(message, limits)  # FrameError and PayloadError are ValueErrors
+    if frame.type == ERROR:
+        return frame.error or ErrorDetail()
+    if frame.type != RESPONSE or frame.correl_id != login_id:
+        raise ValueError(f'a frame of type "{frame.type[:40]}" came instead of the answer to the login')
+    return read_auth_answer(codec.value(frame, limits))
+
+
+def read_drain(event: EventHead | None) -> tuple[float, float]:
+    """Seconds that the server stays, and seconds after which to come back (PROTOCOL.md section 9, `drain`).
+
+    Args:
+        event: its drain event; None where it said so in another way.
+    """
+    try:
+        inner = decode_payload(event.data) if event is not None else None
+    except PayloadError:
+        inner = None
+    times = _mapping(inner)
+    stays = _seconds(times.get("deadline_ms"), _STAYS)
+    return stays, _seconds(times.get("retry_after_ms"), _COMES_BACK)
+
+
+def _seconds(ms: object, default: float) -> float:
+    usable = isinstance(ms, int | float) and not isinstance(ms, bool) and 0 <= ms <= _HOUR_MS
+    return ms / 1000 if usable and isinstance(ms, int | float) else default
 
 
 def _mapping(value: Any) -> dict[str, Any]:
