@@ -51,10 +51,12 @@ def diagram(reference: str) -> str:
 
 
 def methods() -> str:
-    """Every method, its scope, when a client may send it again, and its fields."""
-    lines = ["| method | scope | sent again | extension | data |", "|---|---|---|---|---|"]
+    """Every method, its scope, when a client may send it again, its fields, and whether our server has it."""
+    from dispatch.server.handlers import SERVED
+
+    lines = ["| method | scope | our server | sent again | extension | data |", "|---|---|---|---|---|---|"]
     lines += [
-        f"| `{method.name}` | `{method.scope}` | {_RETRY[method.retry]} | {_feature(method)} | {_fields(method)} |"
+        f"| `{method.name}` | `{method.scope}` | {'has it' if method.name in SERVED else '405'} | {_RETRY[method.retry]} | {_feature(method)} | {_fields(method)} |"
         for method in METHODS.values()
     ]
     return "\n".join(lines) + "\n"
