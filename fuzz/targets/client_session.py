@@ -57,6 +57,8 @@ class Drive:
             config, epoch_ns=10**18, jitter=lambda: 0.5, ids=map("c1-{}".format, count(1))
         )
         self.sessions: list[ClientSession] = [session]
+        self.attempts: list[int] = [0]
+        """The connection that the driver of each session has, or had: the last that the session asked for."""
         self.closed: set[int] = set()
         self.open: dict[str, int] = {}
         """Requests without an outcome: tag and how many outcomes it had."""
@@ -95,14 +97,16 @@ class Drive:
             case "S":
                 session.start(now=now)
             case "o":
-                for each in self.sessions:
-                    each.transport_opened(each.generation, token="dk_full", now=now)
+                for each, attempt in zip(self.sessions, self.attempts, strict=True):
+                    each.transport_opened(attempt, token="dk_full", now=now)
             case "f":
                 statuses = (0, 0, 401, 400, 503)
-                session.transport_failed(session.generation, "refused", now=now, status=statuses[number % 5])
+                session.transport_failed(self.attempts[0], "refused", now=now, status=statuses[number % 5])
             case "c":
-                target = self.sessions[number % len(self.sessions)]
-                target.transport_closed(target.generation, now=now, code=1000 + number, reason="bye")
+                which = number % len(self.sessions)
+                self.sessions[which].transport_closed(
+                    self.attempts[which], now=now, code=1000 + number, reason="bye"
+                )
             case "r":
                 self._request(number, argument[1:])
             case "w":
@@ -135,11 +139,11 @@ class Drive:
                     subscription = self.subscriptions[number % len(self.subscriptions)]
                     session.consumed(subscription, subscription.buffered, now=now)
             case "b":
-                session.write_blocked(session.generation, now=now)
+                session.write_blocked(self.attempts[0], now=now)
             case "g":
-                session.write_progress(session.generation, now=now)
+                session.write_progress(self.attempts[0], now=now)
             case "B":
-                session.write_resumed(session.generation, now=now)
+                session.write_resumed(self.attempts[0], now=now)
             case "t":
                 deadline = session.next_deadline
                 if deadline is not None:
@@ -150,10 +154,10 @@ class Drive:
                 session.close(now=now, drain=number / 16)
             case "d":
                 if len(self.sessions) > 1:
-                    delegate = self.sessions[1 + number % (len(self.sessions) - 1)]
-                    delegate.receive_message(delegate.generation, argument[1:], now=now)
+                    which = 1 + number % (len(self.sessions) - 1)
+                    self.sessions[which].receive_message(self.attempts[which], argument[1:], now=now)
             case _:
-                session.receive_message(session.generation, argument, now=now)
+                session.receive_message(self.attempts[0], argument, now=now)
 
     def _request(self, number: int, data: bytes) -> None:
         tag = self._tag()
@@ -192,8 +196,10 @@ class Drive:
             for effect in effects:
                 if isinstance(effect, Delegate):
                     self.sessions.append(effect.session)
+                    self.attempts.append(0)
                 elif isinstance(effect, Connect):
                     assert effect.generation <= session.generation, "a connection before its time"
+                    self.attempts[number] = effect.generation
             for event in events:
                 if isinstance(event, RequestSucceeded | RequestFailed | RequestOutcomeUnknown):
                     tag = str(event.tag)
