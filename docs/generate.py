@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from pkgutil import walk_packages
@@ -54,12 +54,24 @@ def methods() -> str:
     """Every method, its scope, when a client may send it again, its fields, and whether our server has it."""
     from dispatch.server.handlers import SERVED
 
-    lines = ["| method | scope | our server | sent again | extension | data |", "|---|---|---|---|---|---|"]
-    lines += [
-        f"| `{method.name}` | `{method.scope}` | {'has it' if method.name in SERVED else '405'} | {_RETRY[method.retry]} | {_feature(method)} | {_fields(method)} |"
+    head = ("method", "scope", "our server", "sent again", "extension", "data")
+    rows = [
+        (
+            f"`{method.name}`",
+            f"`{method.scope}`",
+            "has it" if method.name in SERVED else "405",
+            _RETRY[method.retry],
+            _feature(method),
+            _fields(method),
+        )
         for method in METHODS.values()
     ]
-    return "\n".join(lines) + "\n"
+    return _table(head, rows)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def _feature(method: Method) -> str:
@@ -76,7 +88,7 @@ def _field(field: Field) -> str:
 
 def error_table() -> str:
     """Every class of `dispatch.errors`, its code, what it is as well, and when it is raised."""
-    lines = ["| class | code | is also | when |", "|---|---|---|---|"]
+    rows: list[tuple[str, str, str, str]] = []
     for name, kind in _error_classes():
         parents = [
             f"`{base.__name__}`" if base.__module__ == errors.__name__ else f"builtin `{base.__name__}`"
@@ -84,8 +96,8 @@ def error_table() -> str:
             if base not in (errors.DispatchError, Exception)
         ]
         when = _first_paragraph(inspect.getdoc(kind) or "")
-        lines.append(f"| `{name}` | {kind.default_code} | {', '.join(parents) or '–'} | {when} |")
-    return "\n".join(lines) + "\n"
+        rows.append((f"`{name}`", str(kind.default_code), ", ".join(parents) or "–", when))
+    return _table(("class", "code", "is also", "when"), rows)
 
 
 def _error_classes() -> Iterator[tuple[str, type[errors.DispatchError]]]:
@@ -102,10 +114,8 @@ def exit_codes() -> str:
     """The exit codes of the command line, with the comments that stand beside them."""
     from dispatch.cli.exits import Exit
 
-    lines = ["| code | name | says |", "|---|---|---|"]
     rows = re.findall(r"^    ([A-Z_]+) = (\d+)  # (.+)$", inspect.getsource(Exit), re.MULTILINE)
-    lines += [f"| {code} | {name} | {says} |" for name, code, says in rows]
-    return "\n".join(lines) + "\n"
+    return _table(("code", "name", "says"), [(code, name, says) for name, code, says in rows])
 
 
 GENERATORS: dict[str, Callable[[], str]] = {
