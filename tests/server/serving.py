@@ -90,6 +90,7 @@ class RawClient:
         self.connection = connection
         self.heard: list[dict[str, Any]] = []
         self._count = 0
+        self._looked = 0
 
     async def send(self, **frame: Any) -> None:
         """Send a frame."""
@@ -134,11 +135,14 @@ class RawClient:
         return frame["error"]["code"], frame["error"]["message"]
 
     async def event(self, kind: str) -> dict[str, Any]:
-        """The next event of that type; what else comes is kept."""
+        """The next event of that type which was not asked for before; what else comes is kept."""
         while True:
-            frame = await self.next()
-            if frame["type"] == "event" and frame["data"]["type"] == kind:
-                return frame
+            while self._looked < len(self.heard):
+                frame = self.heard[self._looked]
+                self._looked += 1
+                if frame["type"] == "event" and frame["data"]["type"] == kind:
+                    return frame
+            await self.next()
 
 
 @asynccontextmanager

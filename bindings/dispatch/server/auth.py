@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from dwp_core.errors import InvalidRequest
@@ -34,7 +34,7 @@ class Key:
         name: for people and logs; the key itself is never shown.
     """
 
-    token: str
+    token: str = field(repr=False)
     scopes: frozenset[str] = EVERYTHING
     app_id: str = ""
     org_id: str = ""

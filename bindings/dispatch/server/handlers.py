@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any
 
+from dispatch.functions.registry import Registry
 from dispatch.store.port import Store
 from dispatch.store.values import (
     PAGE_LIMIT,
@@ -26,7 +27,7 @@ from dispatch.store.values import (
 )
 from dwp_core.codec.payload import encode_payload
 from dwp_core.codec.pieces import element_texts, member_text
-from dwp_core.errors import InvalidRequest
+from dwp_core.errors import InvalidRequest, NotFoundError
 from dwp_core.jobs import (
     DEFAULT_MAX_RETRIES,
     DEFAULT_PRIORITY,
@@ -227,12 +228,24 @@ def _submit_enqueue(
 
     def done(enqueued: Enqueued | None, error: BaseException | None) -> None:
         if enqueued is None:
-            connection.fail(request_id, error or RuntimeError("the store gave no answer"))
+            connection.fail(request_id, _with_hint(error, jobs, server.engine.registry))
         else:
             server.engine.notify()
             connection.answer(request_id, render(enqueued))
 
     server.committer.submit(operation, done)
+
+
+def _with_hint(error: BaseException | None, jobs: tuple[NewJob, ...], registry: Registry) -> BaseException:
+    """The error; for a name that nobody ever registered, with the names that this server has and that come close."""
+    if isinstance(error, NotFoundError):
+        for job in jobs:
+            try:
+                registry.resolve(job.name)
+            except NotFoundError as unknown:
+                if unknown.message.endswith("?") and f'"{job.name}"' in error.message:
+                    return unknown
+    return error or RuntimeError("the store gave no answer")
 
 
 def _enqueued_one(enqueued: Enqueued) -> bytes:
