@@ -14,7 +14,13 @@ from websockets.utils import accept_key
 
 from dispatch.wire import Address, ClientWire
 from dwp_core.client import ClientSession
-from dwp_core.client_events import ClientConfig, RequestSucceeded, SubscriptionItem
+from dwp_core.client_events import (
+    ClientConfig,
+    RequestFailed,
+    RequestOutcomeUnknown,
+    RequestSucceeded,
+    SubscriptionItem,
+)
 from dwp_core.effects import AbortTransport, CloseTransport, Connect, SendMessage
 from fuzz.seeds import Line, conversations
 
@@ -79,6 +85,11 @@ class Drive:
                 self.heard.append(f"answer {event.frame.id!r} {event.codec.data(event.frame)!r}")
             elif isinstance(event, SubscriptionItem):
                 self.heard.append(f"event {event.event.type!r} {bytes(event.event.data)!r}")
+            elif isinstance(event, RequestOutcomeUnknown) or (
+                isinstance(event, RequestFailed) and isinstance(event.error, ConnectionError)
+            ):
+                # Which of the two depends on whether it had been written when the connection ended.
+                self.heard.append(f"no answer to {event.tag}")
             else:
                 self.heard.append(repr(event))
 
