@@ -29,6 +29,11 @@ class Live:
     url: str
     process: subprocess.Popen[str]
 
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return int(self.url.rpartition(":")[2].partition("/")[0])
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Stop it with that signal and give its exit code."""
         self.process.send_signal(number)
@@ -39,12 +44,14 @@ class Live:
 def serving(
     *arguments: str,
     db: Path | str,
+    port: int = 0,
     cwd: Path | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Generator[Live]:
-    """`dispatch serve ARGUMENTS` on a free port, from here to the end of the block."""
+    """`dispatch serve ARGUMENTS` on that port or a free one, from here to the end of the block."""
+    where = ("--port", str(port), "--db", str(db))
     process = subprocess.Popen(
-        [sys.executable, "-m", "dispatch", "serve", *arguments, "--port", "0", "--db", str(db), "--json"],
+        [sys.executable, "-m", "dispatch", "serve", *arguments, *where, "--json"],
         cwd=cwd,
         env=clean_environment(environment),
         stdin=subprocess.DEVNULL,

@@ -224,6 +224,30 @@ def test_ctrl_c_ends_events_with_130_and_no_traceback(live: Live) -> None:
         assert "Traceback" not in process.stderr.read()
 
 
+def test_events_goes_on_where_it_was_when_the_server_comes_back(tmp_path: Path) -> None:
+    db = tmp_path / "dispatch.db"
+    resize = ("enqueue", "resize-image", '{"image": "r", "width": 1}', "--wait", "--json")
+    with serving(APP, db=db) as live:
+        (first,) = lines(cli(*resize, live=live).stdout)
+        watching = subprocess.Popen(
+            command("events", "jobs", "--since", "start", "--count", "6", "--json"),
+            env=clean_environment({"DISPATCH_URL": live.url}),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert watching.stdout is not None
+        shown = [watching.stdout.readline() for _ in range(3)]
+        live.process.kill()
+        live.process.wait()
+    with watching, serving(APP, db=db, port=live.port) as live:
+        (second,) = lines(cli(*resize, live=live).stdout)
+        shown += watching.stdout.readlines()
+        assert watching.wait(60) == 0
+    events = [json.loads(line) for line in shown]
+    assert [event["kind"] for event in events] == ["job.enqueued", "job.started", "job.completed"] * 2
+    assert [event["data"]["job_id"] for event in events] == [first["job_id"]] * 3 + [second["job_id"]] * 3
+
+
 @pytest.mark.parametrize("since", ["yesterday", "1.5"])
 def test_a_since_that_is_no_seq_is_a_usage_error(since: str) -> None:
     result = cli("events", "--since", since)
@@ -368,8 +392,8 @@ def test_a_program_that_cannot_be_served_is_named_with_the_way_out(
 
 
 def test_a_port_in_use_says_how_to_take_another(live: Live, tmp_path: Path) -> None:
-    port = live.url.rpartition(":")[2].partition("/")[0]
-    result = cli("serve", APP, "--port", port, "--db", str(tmp_path / "other.db"))
+    port = live.port
+    result = cli("serve", APP, "--port", str(port), "--db", str(tmp_path / "other.db"))
     assert result.returncode == 2
     assert f"port {port}" in result.stderr
     assert "--port" in result.stderr
