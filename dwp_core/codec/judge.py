@@ -90,16 +90,19 @@ def judge_msgpack(message: bytes, limits: Limits) -> tuple[Fields, bytes, bytes]
         raise _too_large(limits)
     fields: dict[str, Any] = {}
     try:
-        if msgpack_syntax.skip(message, 0) != len(message):
+        if not msgpack_syntax.is_whole(message):
             raise msgpack_syntax.Malformed
         if not msgpack_syntax.is_map(message, 0):
             _refuse(f"must be a map, got {_kind_of(msgpack_syntax.read(message, 0))}")
-        members, texts = msgpack_syntax.members(message, 0, _NAMES)
+        members, texts = msgpack_syntax.members(message, 0, len(message), msgpack_syntax.FIELD_NAMES)
         fields = {name.decode(): msgpack_syntax.read(message, start) for name, start in members.items()}
         if not texts:
             _refuse("must have keys that are strings")
         if type(fields.get("error")) is dict:
-            inner, texts = msgpack_syntax.members(message, members[b"error"], _ERROR_NAMES)
+            start = members[b"error"]
+            inner, texts = msgpack_syntax.members(
+                message, start, msgpack_syntax.skip(message, start), msgpack_syntax.ERROR_NAMES
+            )
             fields["error"] = {
                 name.decode(): msgpack_syntax.read(message, start) for name, start in inner.items()
             }
@@ -283,7 +286,3 @@ _KINDS: dict[type, str] = {
 _surrogate = re.compile("[\ud800-\udfff]").search
 _SHORT = 1024  # up to here a search costs less than the exception that encoding would raise
 _ABSENT: json_syntax.Member = (None, 0, 0)
-_NAMES = frozenset(
-    b"id type method correl_id token app_id org_id data error channel credits ts".split(),
-)
-_ERROR_NAMES = frozenset((b"code", b"message", b"details"))

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any, NamedTuple
+
+import msgpack
 
 
 class Malformed(ValueError):
@@ -21,6 +23,9 @@ class Extension(NamedTuple):
 
     code: int
 
+
+FIELD_NAMES = frozenset(b"id type method correl_id token app_id org_id data error channel credits ts".split())
+ERROR_NAMES = frozenset(b"code message details".split())
 
 # What follows a variable-length header: how many bytes hold the length, and how many come between it and the content.
 _SIZED = {0xC4: (1, 0), 0xC5: (2, 0), 0xC6: (4, 0), 0xD9: (1, 0), 0xDA: (2, 0), 0xDB: (4, 0)}
@@ -57,6 +62,24 @@ _STEP = _steps()
 _CHILDREN = _children()
 _ONE_BYTE = re.compile(rb"[\x00-\x9f\xc0\xc2\xc3\xe0-\xff]+")
 _WORTH_A_RUN = 16
+_WORTH_A_COPY = 256
+
+HAS_C_UNPACKER = not msgpack.Unpacker.__module__.endswith("fallback")
+
+
+def _one_of(texts: Iterable[bytes]) -> bytes:
+    return b"|".join([re.escape(bytes([0xA0 + len(text)]) + text) for text in texts])
+
+
+_SHORT_TEXT = b"|".join([b"%b.{%d}" % (re.escape(bytes([0xA0 + length])), length) for length in range(32)])
+_SIMPLE = rb"(?:[\x00-\x80\x90\xc0\xc2\xc3\xe0-\xff]|%b)" % _SHORT_TEXT
+# A run of containers of which each has the next as its last value, as deep as it may go.
+_nest = re.compile(rb"(?:\x91|\x92%b|\x93%b{2}|\x81%b|\x82%b{3})+" % ((_SIMPLE,) * 4), re.DOTALL).match
+_NESTS = frozenset((0x81, 0x82, 0x91, 0x92, 0x93))
+# A run of members of a map whose keys are none of ours and whose values are simple.
+_strangers = re.compile(
+    rb"(?:(?!%b)(?:%b)%b)+" % (_one_of(FIELD_NAMES | ERROR_NAMES), _SHORT_TEXT, _SIMPLE), re.DOTALL
+).match
 
 
 def skip(message: bytes, start: int) -> int:
@@ -82,7 +105,10 @@ def skip(message: bytes, start: int) -> int:
                     continue
             code = message[position]
             step = _STEP[code]
-            if step:
+            run = _nest(message, position) if code in _NESTS else None
+            if run is not None:
+                position = run.end()
+            elif step:
                 due += _CHILDREN[code] - 1
                 position += step
             else:
@@ -95,32 +121,63 @@ def skip(message: bytes, start: int) -> int:
     return position
 
 
-def members(message: bytes, start: int, names: Container[bytes]) -> tuple[dict[bytes, int], bool]:
-    """Where the values of a map's members of these names begin, the last of duplicates; and whether all its keys are
-    str or bin. The value at `start` must be a map, and known to be whole.
+def is_whole(message: bytes) -> bool:
+    """Whether the message is exactly one MessagePack value.
+
+    Large ones are judged by the C unpacker where there is one, which skips without building; what is nested deeper
+    than it can follow, and everything else, by `skip`.
 
     Example:
-        >>> members(bytes.fromhex("82a16101a16202"), 0, [b"b"])
+        >>> is_whole(bytes.fromhex("9201c0")), is_whole(bytes.fromhex("9201c0c0"))
+        (True, False)
+    """
+    if HAS_C_UNPACKER and len(message) >= _WORTH_A_COPY:
+        unpacker = msgpack.Unpacker(max_buffer_size=len(message))
+        unpacker.feed(message)
+        try:
+            unpacker.skip()
+            return bool(unpacker.tell() == len(message))
+        except msgpack.StackError:
+            pass
+        except (ValueError, msgpack.OutOfData):
+            return False
+    try:
+        return skip(message, 0) == len(message)
+    except Malformed:
+        return False
+
+
+def members(message: bytes, start: int, end: int, names: Container[bytes]) -> tuple[dict[bytes, int], bool]:
+    """Where the values of a map's members of these names begin, the last of duplicates; and whether all its keys are
+    str or bin. The value from `start` to `end` must be a map, and known to be whole.
+
+    Example:
+        >>> members(bytes.fromhex("82a16101a16202"), 0, 7, [b"b"])
         ({b'b': 6}, True)
     """
     code = message[start]
-    if code < 0x90:
-        count, position = code & 15, start + 1
-    else:
-        position = start + 1 + _MAPS[code]
-        count = _number(message, start + 1, position)
+    position = start + 1 if code < 0x90 else start + 1 + _MAPS[code]
     found: dict[bytes, int] = {}
     texts = True
-    for _ in range(count):
-        if _is_text(message[position]):
-            key = content(message, position)
-            end = skip(message, position)
-            if key in names:
-                found[key] = end
+    while position < end:
+        code = message[position]
+        if 0xA0 <= code < 0xC0:
+            begin, position = position + 1, position + 1 + (code & 31)
+            key = message[begin:position]
         else:
-            texts = False
-            end = skip(message, position)
-        position = skip(message, end)
+            key = content(message, position) if code in _SIZED else b""
+            texts = texts and code in _SIZED
+            position = skip(message, position)
+        known = key in names
+        if known:
+            found[key] = position
+        code = message[position]
+        step = _STEP[code]
+        position = position + step if step and not _CHILDREN[code] else skip(message, position)
+        if not known:
+            run = _strangers(message, position, end)
+            if run is not None:
+                position = run.end()
     return found, texts
 
 
@@ -153,6 +210,8 @@ def read(message: bytes, start: int) -> Any:
         ('x', 256, [])
     """
     code = message[start]
+    if _is_text(code):
+        return str(content(message, start), "utf-8", "surrogateescape")
     if code < 0x80:
         return code
     if code >= 0xE0:
@@ -165,8 +224,6 @@ def read(message: bytes, start: int) -> Any:
         return {}
     if 0x90 <= code < 0xA0 or code in _ARRAYS:
         return []
-    if _is_text(code):
-        return str(content(message, start), "utf-8", "surrogateescape")
     return Extension(code)
 
 

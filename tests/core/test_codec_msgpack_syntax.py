@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
@@ -54,6 +55,58 @@ VALUES: list[Any] = [
     msgpack.ExtType(5, b"x" * 300),
     msgpack.ExtType(5, b"x" * 70_000),
 ]
+
+
+@pytest.fixture(params=[True, False], ids=["with-c", "without-c"])
+def is_whole(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], bool]:
+    monkeypatch.setattr(msgpack_syntax, "HAS_C_UNPACKER", request.param)
+    return msgpack_syntax.is_whole
+
+
+@pytest.mark.parametrize("value", VALUES, ids=range(len(VALUES)))
+def test_every_value_is_whole_unless_something_is_missing_or_left_over(
+    is_whole: Callable[[bytes], bool], value: Any
+) -> None:
+    packed = msgpack.packb(value)
+    assert is_whole(packed)
+    assert not is_whole(packed[:-1])
+    assert not is_whole(packed + b"\xc0")
+    assert not is_whole(b"")
+
+
+@pytest.mark.parametrize(
+    "level", [b"\x91", b"\x92\xc0", b"\x93\xa1x\x01", b"\x81\xa1k", b"\x82\x01\x02\x03",
+              b"\x94\x01\x02\x03", b"\x92\x91\x01"]
+)  # fmt: skip
+def test_no_depth_is_too_deep(is_whole: Callable[[bytes], bool], level: bytes) -> None:
+    assert is_whole(level * 20_000 + b"\xc0")
+    assert not is_whole(level * 20_000)
+    assert not is_whole(level * 20_000 + b"\xc1")
+    assert not is_whole(level * 20_000 + b"\xc0\xc0")
+
+
+def test_members_are_found_among_strangers() -> None:
+    message = msgpack.packb(
+        {
+            "idx": "id",
+            "": 1,
+            "id": "x",
+            "x" * 40: [{"id": 5}],
+            "tsx": None,
+            "ts": 7,
+            b"data": b"[]",
+            "end": -1,
+        }
+    )
+    found, texts = msgpack_syntax.members(message, 0, len(message), msgpack_syntax.FIELD_NAMES)
+    assert texts
+    assert {name: msgpack_syntax.read(message, start) for name, start in found.items()} == {
+        b"id": "x",
+        b"ts": 7,
+        b"data": "[]",
+    }
+    message = msgpack.packb({"id": "x", 5: "y", "z": 1})
+    assert not msgpack_syntax.members(message, 0, len(message), msgpack_syntax.FIELD_NAMES)[1]
 
 
 @pytest.mark.parametrize("value", VALUES, ids=range(len(VALUES)))

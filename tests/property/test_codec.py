@@ -363,6 +363,8 @@ def test_the_judge_of_messagepack_agrees_with_msgspec(message: bytes) -> None:
         accepted = msgpack_syntax.skip(message, 0) == len(message)
     except msgpack_syntax.Malformed:
         accepted = False
+    padded = b"\xdc\x01\x2d" + b"\xc0" * 300 + message  # large enough for the C unpacker
+    assert msgpack_syntax.is_whole(padded) == accepted
     try:
         msgspec.msgpack.decode(message, type=msgspec.Raw)
         assert accepted
