@@ -42,6 +42,9 @@ class Limits:
 
 DEFAULT_LIMITS = Limits()
 
+ANSWER_LIMITS = Limits(payload=DEFAULT_LIMITS.message - 4096)
+"""Of answers, which hold payloads of the largest size in base64, and more than that. The rest is for the envelope."""
+
 
 @dataclass(frozen=True, slots=True)
 class ErrorDetail:

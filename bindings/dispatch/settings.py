@@ -8,6 +8,7 @@ from dispatch import __version__
 from dispatch.wire import Address
 from dwp_core.client_events import ClientConfig
 from dwp_core.errors import InvalidRequest
+from dwp_core.frames import ANSWER_LIMITS
 
 EVENT_BUFFER = ClientConfig().event_buffer
 
@@ -50,6 +51,7 @@ def client_config(
         wait_for_server=wait_for_server,
         connect_timeout=connect_timeout,
         event_buffer=event_buffer,
+        limits=ANSWER_LIMITS,
         version=__version__,
         where=address.where,
     )

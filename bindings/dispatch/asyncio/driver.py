@@ -35,7 +35,7 @@ from dwp_core.client_events import (
 )
 from dwp_core.client_states import CLOSED
 from dwp_core.errors import ClosedError, ConnectionError, DispatchError, InvalidRequest, PayloadError
-from dwp_core.frames import DEFAULT_LIMITS
+from dwp_core.frames import ANSWER_LIMITS
 from dwp_core.peer import Peer
 from dwp_core.requests import CALL, Purpose
 from dwp_core.subscriptions import Since
@@ -147,7 +147,7 @@ class Driver:
                 self._pump_all()
             raise
         try:
-            return operation.read(answer.codec.value(answer.frame, DEFAULT_LIMITS))
+            return operation.read(answer.codec.value(answer.frame, ANSWER_LIMITS))
         except PayloadError as error:
             name = operation.method or "ping"
             raise ConnectionError(

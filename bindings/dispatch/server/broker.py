@@ -16,6 +16,7 @@ from dispatch.store.values import Tenant
 from dwp_core.codec.payload import encode_payload
 from dwp_core.errors import DispatchError
 from dwp_core.events import LoggedEvent
+from dwp_core.frames import ANSWER_LIMITS
 from dwp_core.hub import Hub
 from dwp_core.jobs import FINISHED, Job, job_to_wire
 from dwp_core.topics import JOB_PREFIX
@@ -148,4 +149,4 @@ def _wait_answer(job: Job) -> bytes:
     answer |= {name: wire[name] for name in ("output", "error") if name in wire}
     if job.state not in FINISHED:
         answer["timed_out"] = True
-    return encode_payload(answer)
+    return encode_payload(answer, what="the answer", limits=ANSWER_LIMITS)

@@ -28,6 +28,7 @@ from dispatch.store.values import (
 from dwp_core.codec.payload import encode_payload
 from dwp_core.codec.pieces import element_texts, member_text
 from dwp_core.errors import InvalidRequest, NotFoundError
+from dwp_core.frames import ANSWER_LIMITS
 from dwp_core.jobs import (
     DEFAULT_MAX_RETRIES,
     DEFAULT_PRIORITY,
@@ -264,7 +265,7 @@ def _enqueued_job(job: EnqueuedJob, duplicate: bool) -> str:
 
 
 def _job(job: Job) -> bytes:
-    return encode_payload(job_to_wire(job))
+    return encode_payload(job_to_wire(job), what="the answer", limits=ANSWER_LIMITS)
 
 
 def _job_page(page: JobPage) -> bytes:
@@ -276,4 +277,5 @@ def _dead_letter_page(page: DeadLetterPage) -> bytes:
 
 
 def _page(name: str, entries: list[dict[str, Any]], cursor: str) -> bytes:
-    return encode_payload({name: entries, "cursor": cursor} if cursor else {name: entries})
+    answer = {name: entries, "cursor": cursor} if cursor else {name: entries}
+    return encode_payload(answer, what="the answer", limits=ANSWER_LIMITS)

@@ -1,0 +1,100 @@
+"""Where a scenario takes place: a server, and a binding and a codec to make clients with."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from tests.contract.bindings import Binding, Client
+from tests.contract.threads import PATIENCE
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+NO_JOB = "job_01h455vb4pex5vsknk084sn02q"
+NO_RUN = "wfrun_01h455vb4pex5vsknk084sn02q"
+
+
+@dataclass
+class World(Generic[S]):
+    """A server and how to reach it.
+
+    Attributes:
+        server: what serves here; scenarios of one kind of server only use more of it.
+        binding: what the clients are made with.
+        codec: what they speak.
+        token: lets them in.
+    """
+
+    server: S
+    binding: Binding
+    codec: str
+    url: str
+    token: Any = "dk_full"
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def client(self, settings: dict[str, Any] | None = None, **options: Any) -> Client:
+        """A client that is not connected yet.
+
+        Args:
+            settings: of its session: times and bounds for which users have no argument.
+            options: arguments of `Dispatch`.
+        """
+        given = {"url": self.url, "token": self.token, "format": self.codec, **options}
+        return self.binding.make({**self.settings, **(settings or {})}, given)
+
+
+async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
+    """Call something that blocks."""
+    return await anyio.to_thread.run_sync(functools.partial(function, *arguments))
+
+
+async def gather(*calls: Callable[[], Awaitable[T]]) -> list[T]:
+    """Their results, in order, all of them at once."""
+    results: dict[int, T] = {}
+
+    async def one(position: int, call: Callable[[], Awaitable[T]]) -> None:
+        results[position] = await call()
+
+    async with anyio.create_task_group() as group:
+        for position, call in enumerate(calls):
+            group.start_soon(one, position, call)
+    return [results[position] for position in range(len(calls))]
+
+
+async def take(subscription: Any, count: int) -> list[Any]:
+    """The next events."""
+    return [await subscription.__anext__() for _ in range(count)]
+
+
+async def take_until(subscription: Any, kind: str) -> list[Any]:
+    """The events up to the first of this kind."""
+    events: list[Any] = []
+    while not events or events[-1].kind != kind:
+        events.append(await subscription.__anext__())
+    return events
+
+
+async def failure_of(call: Callable[[], Awaitable[Any]]) -> Exception:
+    """What it raises."""
+    try:
+        result = await call()
+    except Exception as error:
+        return error
+    raise AssertionError(f"it succeeded: {result!r}")
+
+
+def bounded(scenario: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """A scenario that hangs fails."""
+
+    @functools.wraps(scenario)
+    async def bounded(*arguments: Any, **fixtures: Any) -> None:
+        with anyio.fail_after(PATIENCE):
+            await scenario(*arguments, **fixtures)
+
+    return bounded
