@@ -18,6 +18,11 @@ from dwp_core.subscriptions import Gap, Since, Subscription
 Outcome = RequestSucceeded | RequestFailed | RequestOutcomeUnknown
 
 
+def shorten(text: str, most: int = 120) -> str:
+    """A text for reading: its beginning, when it is long."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 class Call:
     """One request of the application.
 
@@ -59,7 +64,10 @@ class Call:
         """The session's own record of it."""
 
     def __repr__(self) -> str:
-        return f"Call({self.method or 'ping'}, {self.value!r}, key={self.key!r}, outcomes={self.outcomes!r})"
+        outcomes = [type(outcome).__name__ for outcome in self.outcomes]
+        return (
+            f"Call({self.method or 'ping'}, {shorten(repr(self.value))}, key={self.key!r}, {outcomes}, {self.error!r})"
+        )
 
     def told(self, outcome: Outcome, now: float) -> None:
         """The session says how it went."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from dwp_core.backoff import Backoff
 from dwp_core.client_events import ClientConfig
-from dwp_core.peer import FEATURES, IDEMPOTENCY, RESUME
+from dwp_core.peer import BATCH, FEATURES, IDEMPOTENCY, RESUME
 from dwp_core.server_events import ServerConfig
 from dwp_core.testing.application import Pace
 from dwp_core.testing.weather import Rng, Weather
