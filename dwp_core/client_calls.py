@@ -121,6 +121,7 @@ class Calls:
         """Nothing will be sent or answered any more."""
         flying = set(self.table.flying)
         self._looks.clear()
+        self.blocked = False
         for request in self.table.clear():
             if request.is_own:
                 continue

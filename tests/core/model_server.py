@@ -81,6 +81,8 @@ class ModelServer:
             return {**self._answers[key], "duplicate": True}
         self.carried_out[data.get("n", -1)] += 1
         answer: Frame = {"n": data.get("n", -1), "method": method, "state": "completed"}
+        if self.carried_out[data.get("n", -1)] == 1 and method in ("job.wait", "job.get"):
+            answer |= {"state": "running", "timed_out": True}  # who waits has to ask again
         if method == "job.enqueue":
             self.publish("job.enqueued")
         if key is not None:
