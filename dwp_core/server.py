@@ -408,7 +408,7 @@ class ServerSession:
             )
 
     def _receive_credits(self, frame: Frame) -> None:
-        """Credits ride on a frame of their own, or on a request, which is then carried out; none are ever taken back."""
+        """Credits ride on a frame of their own, or on a request, which is then carried out; none are taken back."""
         if frame.credits > 0:
             self._events_of_connection().credit.grant(frame.credits)
         if frame.method:

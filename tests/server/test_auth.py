@@ -30,7 +30,10 @@ def test_no_key_is_kept_or_shown() -> None:
     [
         ([Key("")], "key 1 is empty; give a text that cannot be guessed"),
         ([Key("a"), Key("a")], "key 2 is there twice"),
-        ([Key("a", frozenset(("job:raed",)), name="ops")], "ops has the unknown scope 'job:raed'; scopes are "),
+        (
+            [Key("a", frozenset(("job:raed",)), name="ops")],
+            "ops has the unknown scope 'job:raed'; scopes are ",
+        ),
     ],
 )
 def test_a_key_that_cannot_be_meant_is_refused(keys: list[Key], message: str) -> None:

@@ -57,7 +57,10 @@ def run(store: Store, program: Program, **functions: Callable[..., Any]) -> None
 
     async def main() -> None:
         registry = registry_of(noop=noop, broken=broken, **functions)
-        async with serving(store=store, registry=registry, keys=Keys(KEYS)) as served, raw(served.url) as client:
+        async with (
+            serving(store=store, registry=registry, keys=Keys(KEYS)) as served,
+            raw(served.url) as client,
+        ):
             await program(served, client)
 
     asyncio.run(asyncio.wait_for(main(), PATIENCE))
@@ -65,7 +68,9 @@ def run(store: Store, program: Program, **functions: Callable[..., Any]) -> None
 
 def test_a_job_is_enqueued_run_and_read(store: Store) -> None:
     async def program(served: Served, client: RawClient) -> None:
-        job = await client.ask("job.enqueue", {"name": "noop", "payload": {"to": "é", "n": 1.0}, "priority": -3})
+        job = await client.ask(
+            "job.enqueue", {"name": "noop", "payload": {"to": "é", "n": 1.0}, "priority": -3}
+        )
         assert job == {"job_id": job["job_id"], "queue": "default", "state": "pending"}
         ended = await client.ask("job.wait", {"job_id": job["job_id"], "timeout_ms": 20_000})
         assert ended["state"] == "completed"
@@ -80,7 +85,8 @@ def test_a_job_is_enqueued_run_and_read(store: Store) -> None:
 
 def test_a_payload_is_kept_byte_for_byte(store: Store) -> None:
     async def program(served: Served, client: RawClient) -> None:
-        frame = b'{"id":"e","type":"request","method":"job.enqueue","data":{"payload": {"n" : 1.50,"b":[ ]} ,"name":"noop"}}'
+        data = b'{"payload": {"n" : 1.50,"b":[ ]} ,"name":"noop"}'
+        frame = b'{"id":"e","type":"request","method":"job.enqueue","data":%b}' % data
         await client.connection.send(frame, text=True)
         job = (await client.answer("e"))["data"]["job_id"]
         read = await client.ask("job.get", {"job_id": job})
@@ -159,7 +165,9 @@ def test_many_jobs_are_enqueued_all_or_none(store: Store) -> None:
         read = await client.ask("job.get", {"job_id": answer["jobs"][2]["job_id"]})
         assert base64.b64decode(read["payload"]) == b'{"n": 2}'
         assert (await client.refused("job.enqueue_many", {"jobs": [*jobs, {"name": "nop"}]}))[0] == 404
-        assert (await client.refused("job.enqueue_many", {"jobs": [{"name": "noop", "idempotency_key": "x"}]}))[0] == 400
+        assert (
+            await client.refused("job.enqueue_many", {"jobs": [{"name": "noop", "idempotency_key": "x"}]})
+        )[0] == 400
         assert len((await client.ask("job.list", {"queue": "nobody"}))["jobs"]) == 3
 
     run(store, program)
@@ -168,7 +176,8 @@ def test_many_jobs_are_enqueued_all_or_none(store: Store) -> None:
 def test_jobs_are_listed_in_pages(store: Store) -> None:
     async def program(served: Served, client: RawClient) -> None:
         made = [
-            (await client.ask("job.enqueue", {"name": "noop", "payload": n, "queue": "nobody"}))["job_id"] for n in range(5)
+            (await client.ask("job.enqueue", {"name": "noop", "payload": n, "queue": "nobody"}))["job_id"]
+            for n in range(5)
         ]
         found: list[str] = []
         page = await client.ask("job.list", {"state": "pending", "name": "noop", "limit": 2})
@@ -259,7 +268,9 @@ def test_a_wait_ends_with_its_connection(store: Store) -> None:
 
 def test_what_failed_for_good_is_a_dead_letter_and_can_be_done_again(store: Store) -> None:
     async def program(served: Served, client: RawClient) -> None:
-        job = (await client.ask("job.enqueue", {"name": "broken", "payload": {"a": 1}, "max_retries": 0}))["job_id"]
+        job = (await client.ask("job.enqueue", {"name": "broken", "payload": {"a": 1}, "max_retries": 0}))[
+            "job_id"
+        ]
         await client.ask("job.wait", {"job_id": job})
         [entry] = (await client.ask("dlq.list", {"queue": "default"}))["entries"]
         assert (entry["job_id"], entry["error"]) == (job, "RuntimeError: boom")
@@ -285,12 +296,16 @@ def test_stats_tell_of_broker_and_connections(store: Store) -> None:
 
 def test_tenants_see_nothing_of_each_other(store: Store) -> None:
     async def program(served: Served, client: RawClient) -> None:
-        job = (await client.ask("job.enqueue", {"name": "noop", "queue": "nobody", "idempotency_key": "k"}))["job_id"]
+        job = (await client.ask("job.enqueue", {"name": "noop", "queue": "nobody", "idempotency_key": "k"}))[
+            "job_id"
+        ]
         async with raw(served.url, token="dk_other") as other:
             for method in ("job.get", "job.cancel", "job.wait"):
                 assert (await other.refused(method, {"job_id": job}))[0] == 404
             assert await other.ask("job.list") == {"jobs": []}
-            theirs = await other.ask("job.enqueue", {"name": "noop", "queue": "nobody", "idempotency_key": "k"})
+            theirs = await other.ask(
+                "job.enqueue", {"name": "noop", "queue": "nobody", "idempotency_key": "k"}
+            )
             assert theirs["job_id"] != job
 
     run(store, program)

@@ -85,6 +85,7 @@ class AsgiConnection(Connection):
         if len(self._out) > UNSENT_LIMIT and not self._blocked:
             self._blocked = True
             self.session.write_blocked(now=self.server.now())
+            self.touch()
 
     def close_transport(self, code: int, reason: str) -> None:
         if not self._closing:
@@ -135,8 +136,9 @@ class AsgiConnection(Connection):
 
 async def _websocket(server: DispatchServer, scope: Scope, receive: Receive, send: Send) -> None:
     await receive()  # websocket.connect
-    if _path(scope) != server.path:
-        await send({"type": "websocket.close", "code": 1008, "reason": f"the protocol is at {server.path}"})
+    if _path(scope) != server.path or not server.serving:
+        why = f"the protocol is at {server.path}" if server.serving else "the server is going away"
+        await send({"type": "websocket.close", "code": 1008, "reason": why})
         return
     await send({"type": "websocket.accept"})
     client = scope.get("client")

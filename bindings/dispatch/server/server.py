@@ -168,8 +168,6 @@ class DispatchServer:
     def opened(self, connection: Connection) -> None:
         """The connection is open."""
         self._connections.add(connection)
-        if self._draining_until is not None:
-            self.drain_connection(connection)
 
     def lost(self, connection: Connection) -> None:
         """The connection is over."""

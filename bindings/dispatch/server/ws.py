@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from websockets.exceptions import InvalidState
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
-from websockets.protocol import OPEN
+from websockets.protocol import CONNECTING, OPEN
 from websockets.server import ServerProtocol
 
 from dispatch.server.connection import Connection
@@ -185,7 +185,10 @@ class WebSocketConnection(Connection, asyncio.Protocol):
     def close_transport(self, code: int, reason: str) -> None:
         try:
             self._protocol.send_close(code, reason)
-        except InvalidState:  # the peer was first
+        except InvalidState:
+            # The peer was first; or it has not even asked for a WebSocket, and there is nobody to say goodbye to.
+            if self._protocol.state is CONNECTING and self._transport is not None:
+                self._transport.close()
             return
         self._out += self._protocol.data_to_send()
 
@@ -214,12 +217,12 @@ class WebSocketConnection(Connection, asyncio.Protocol):
             )
         else:
             response = self._refusal(request) or self._protocol.accept(request)
-        if self._protocol.eof_sent and response.status_code != 101:
-            return  # what came right after the request was no frame, and has ended the protocol before its answer
         self._protocol.send_response(response)
 
     def _refusal(self, request: Request) -> Response | None:
         """The answer to a request that is not to be accepted; the place for a check of `Origin`."""
+        if not self.server.serving:
+            return self._protocol.reject(503, "the server is going away\n")
         return None
 
     def _hand_over(self, other: asyncio.Protocol, head: bytes) -> None:
@@ -229,6 +232,8 @@ class WebSocketConnection(Connection, asyncio.Protocol):
         self.over("it was for another path")
         self.server.lost(self)
         transport.set_protocol(other)
+        # Once more: an HTTP server that hands us the request makes us the transport's protocol after this returns.
+        self.server.loop.call_soon(transport.set_protocol, other)
         other.connection_made(transport)
         other.data_received(head)
 
