@@ -7,9 +7,10 @@ import hashlib
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
-from fuzz.seeds import ROOT, saved
+from fuzz.seeds import ROOT, keep, saved
 from fuzz.targets import TARGETS, Target
 
 FINDINGS = ROOT / "findings"
@@ -36,18 +37,20 @@ def main() -> int:
         for target in chosen:
             target.function()(Path(arguments.replay).read_bytes())
         return 0
-    failed = [target.name for target in chosen if not fuzz(target, arguments.seconds, keep=arguments.keep)]
+    failed = [
+        target.name for target in chosen if not fuzz(target, arguments.seconds, keep_new=arguments.keep)
+    ]
     if failed:
         print(f"failed: {', '.join(failed)}; the inputs are in {FINDINGS}")
         print("replay one with: python -m fuzz TARGET --replay FILE")
     return 1 if failed else 0
 
 
-def fuzz(target: Target, seconds: int, *, keep: bool) -> bool:
+def fuzz(target: Target, seconds: int, *, keep_new: bool) -> bool:
     """Fuzz one target in a process of its own; whether it held."""
     working = FINDINGS / "working" / target.name
     working.mkdir(parents=True, exist_ok=True)
-    for data in (*target.seeds(), *(data for _, data in saved(target.name))):
+    for data in _known(target):
         (working / hashlib.sha1(data, usedforsecurity=False).hexdigest()).write_bytes(data)
     print(f"== {target.name}: {target.about}", flush=True)
     common = [
@@ -59,11 +62,23 @@ def fuzz(target: Target, seconds: int, *, keep: bool) -> bool:
         "-print_final_stats=1",
     ]
     done = _run(target, [str(working), f"-max_total_time={seconds}", "-use_value_profile=1", *common])
-    if done and keep:
-        corpus = ROOT / "corpus" / target.name
-        corpus.mkdir(parents=True, exist_ok=True)
-        return _run(target, ["-merge=1", str(corpus), str(working), *common])
+    if done and keep_new:
+        _keep_new(target, working)
     return done
+
+
+def _keep_new(target: Target, working: Path) -> None:
+    """Put into the corpus what reaches code that neither a seed nor the corpus reaches."""
+    with tempfile.TemporaryDirectory() as folder:
+        known = {hashlib.sha1(data, usedforsecurity=False).hexdigest(): data for data in _known(target)}
+        for name, data in known.items():
+            Path(folder, name).write_bytes(data)
+        _run(target, ["-merge=1", folder, str(working), f"-max_len={target.max_len}"])
+        keep(target.name, [path.read_bytes() for path in Path(folder).iterdir() if path.name not in known])
+
+
+def _known(target: Target) -> list[bytes]:
+    return [*target.seeds(), *(data for _, data in saved(target.name))]
 
 
 def _run(target: Target, flags: list[str]) -> bool:

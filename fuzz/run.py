@@ -27,7 +27,8 @@ def main() -> None:
             return changed
         return mutation(data, rng)[:max_size]
 
-    atheris.Setup([sys.argv[0], *flags], function, custom_mutator=mutate)
+    # libFuzzer starts itself anew for a merge, by this command.
+    atheris.Setup([f"{sys.executable} -m fuzz.run {name}", *flags], function, custom_mutator=mutate)
     atheris.Fuzz()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent
 VECTORS = ROOT.parent / "tests" / "vectors"
 
 CodecName = Literal["json", "msgpack"]
+MOST_KEPT = 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +59,29 @@ def conversations(codec: CodecName) -> tuple[tuple[Line, ...], ...]:
 
 def saved(target: str) -> Iterator[tuple[str, bytes]]:
     """What fuzzing kept: the committed corpus of a target, and the inputs which once failed."""
-    for folder in ("corpus", "regressions"):
-        for path in sorted((ROOT / folder / target).glob("*")):
-            yield f"{folder}/{path.name}", path.read_bytes()
+    for number, data in enumerate(kept(target), start=1):
+        yield f"corpus/{target}.base64, line {number}", data
+    for path in sorted((ROOT / "regressions" / target).glob("*")):
+        yield f"regressions/{target}/{path.name}", path.read_bytes()
+
+
+def kept(target: str) -> list[bytes]:
+    """The committed corpus of a target: inputs that reached code which no seed reaches, one a line."""
+    path = ROOT / "corpus" / f"{target}.base64"
+    return [base64.b64decode(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def keep(target: str, found: Iterable[bytes]) -> None:
+    """Add inputs to the committed corpus, the shortest first, as long as it stays small."""
+    everything = sorted({*kept(target), *found}, key=lambda data: (len(data), data))
+    total, lines = 0, []
+    for data in everything:
+        total += len(data)
+        if total > MOST_KEPT:
+            break
+        lines.append(base64.b64encode(data).decode() + "\n")
+    (ROOT / "corpus").mkdir(exist_ok=True)
+    (ROOT / "corpus" / f"{target}.base64").write_text("".join(lines))
 
 
 def _lines(path: Path) -> Iterator[Line]:

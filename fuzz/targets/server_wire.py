@@ -92,6 +92,7 @@ class Server:
     """What a connection asks of its server."""
 
     path = "/dwp"
+    serving = True
 
     def __init__(self) -> None:
         self.loop = Loop()
