@@ -25,6 +25,7 @@ from tests.contract.threads import LoopThread
 SCOPES = {
     "dk_full": {"*"},
     "dk_reader": {"job:read", "workflow:read", "subscribe"},
+    "dk_writer": {"job:write"},
 }
 _SCOPE_OF = {
     "job.enqueue": "job:write",
@@ -99,7 +100,7 @@ class GoServer:
 
     def cut_all(self) -> None:
         """Drop every connection without a word."""
-        self._thread.call(lambda: [session.socket.transport.abort() for session in self._sessions])
+        self._thread.call(self._cut)
 
     def publish(self, kind: str, topic: str, data: dict[str, Any]) -> None:
         """An event, from nowhere."""
@@ -123,10 +124,13 @@ class GoServer:
     async def _stop(self) -> None:
         for task in self._running:
             task.cancel()
-        for session in self._sessions:
-            session.socket.transport.abort()
+        self._cut()
         self._server.close()
         await self._server.wait_closed()
+
+    def _cut(self) -> None:
+        for session in self._sessions:
+            session.socket.transport.abort()
 
     def _route(self, socket: ServerConnection, request: Request) -> Response | None:
         return None if request.path == "/dwp" else socket.respond(404, "404 page not found\n")
@@ -347,7 +351,8 @@ class _Session:
             self._put(self._encode("event", data=event, channel=topic))
 
     async def _answer_one(self, frame: dict[str, Any]) -> None:
-        method, data = frame.get("method", ""), frame.get("data")
+        method = frame.get("method", "")
+        data: Any = frame.get("data")
         needed = _SCOPE_OF.get(method, "admin")
         try:
             if method and not self._scopes & {"*", needed}:

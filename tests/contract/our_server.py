@@ -23,6 +23,7 @@ KEYS = (
         org_id="org-1",
         name="reader",
     ),
+    Key("dk_writer", scopes=frozenset(("job:write",)), app_id="app-1", org_id="org-1", name="writer"),
 )
 
 
