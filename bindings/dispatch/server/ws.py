@@ -217,6 +217,8 @@ class WebSocketConnection(Connection, asyncio.Protocol):
             )
         else:
             response = self._refusal(request) or self._protocol.accept(request)
+        if self._protocol.eof_sent and response.status_code != 101:
+            return  # what came right behind the request was no frame, and has ended the protocol before its answer
         self._protocol.send_response(response)
 
     def _refusal(self, request: Request) -> Response | None:
