@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -105,6 +106,51 @@ def test_whatever_the_exception_does_there_is_a_failure_of_bounded_size(error: B
     assert len(failure.traceback) < MAX_TRACEBACK + 200
     failure.text.encode()
     failure.traceback.encode()
+
+
+class _NamelessKind(type):
+    @property
+    def __name__(cls) -> str:  # type: ignore[override]
+        raise SystemExit("from __name__")
+
+
+class _Nameless(Exception, metaclass=_NamelessKind):
+    pass
+
+
+class _Classless(Exception):
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:  # pyright: ignore[reportIncompatibleMethodOverride]
+        raise SystemExit("from __class__")
+
+
+class _CodeOfNoKind(errors.DispatchError):
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.code: Any = []
+
+
+class _Text(str):
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        raise SystemExit("from encode")
+
+
+class _OddText(Exception):
+    def __str__(self) -> str:
+        return _Text("odd")
+
+
+# Made inside the test: pytest looks at its parameters, and would be the first victim.
+_HOSTILE = {"name": _Nameless, "class": _Classless, "code": _CodeOfNoKind, "text": _OddText}
+
+
+@pytest.mark.parametrize("kind", _HOSTILE)
+def test_an_exception_that_turns_on_whoever_looks_at_it_is_still_a_failure(kind: str) -> None:
+    failure = failure_of(_HOSTILE[kind]("odd"))
+
+    assert type(failure.type) is str
+    assert failure.message == "odd"
+    assert not failure.permanent
 
 
 def test_an_endless_recursion_has_a_bounded_traceback() -> None:

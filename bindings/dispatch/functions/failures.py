@@ -76,7 +76,7 @@ def failure_of(error: BaseException, *, permanent: bool | None = None) -> Failur
         (True, False)
     """
     return Failure(
-        type=type(error).__name__,
+        type=_type_of(error),
         message=_text_of(error),
         traceback=_traceback_of(error),
         permanent=is_permanent(error) if permanent is None else permanent,
@@ -90,31 +90,44 @@ def is_permanent(error: BaseException) -> bool:
         >>> is_permanent(ValueError("of the moment")), is_permanent(NameError("name 'x' is not defined"))
         (False, True)
     """
-    if isinstance(error, DispatchError):
-        return error.code in PERMANENT_CODES
-    return isinstance(error, PROGRAMMING_ERRORS)
+    try:
+        if isinstance(error, DispatchError):
+            return error.code in PERMANENT_CODES
+        return isinstance(error, PROGRAMMING_ERRORS)
+    except BaseException:  # noqa: BLE001 - the user's __class__, or a code that is no number
+        return False
+
+
+def _type_of(error: BaseException) -> str:
+    try:
+        return _plain(type(error).__name__)
+    except BaseException:  # noqa: BLE001 - the user's metaclass
+        return "Exception"
 
 
 def _text_of(error: BaseException) -> str:
     try:
-        text = str(error)
+        text = _plain(str(error))
     except BaseException as second:  # noqa: BLE001 - the user's __str__; the job must still fail with something
-        text = f"<its text could not be had: {type(second).__name__} in __str__>"
-    text = text.encode("utf-8", "replace").decode("utf-8")
+        text = f"<its text could not be had: {_type_of(second)} in __str__>"
     return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}… ({len(text)} characters)"
 
 
+def _plain(text: str) -> str:
+    """The same text as valid Unicode, and as a `str` of Python's own: a subclass of the user's may do anything."""
+    return str.encode(text, "utf-8", "replace").decode()
+
+
 def _traceback_of(error: BaseException) -> str:
-    if isinstance(error, BindingError):
+    if type(error) is BindingError:
         return ""
     try:
         formatted = traceback.TracebackException(
             type(error), error, _first_frame_of_the_user(error.__traceback__), limit=-MAX_FRAMES, compact=True
         )
-        text = "".join(formatted.format())
+        text = _plain("".join(formatted.format()))
     except BaseException:  # noqa: BLE001 - an exception that cannot be formatted; its type and message are kept
         return ""
-    text = text.encode("utf-8", "replace").decode("utf-8")
     if len(text) <= MAX_TRACEBACK:
         return text
     half = MAX_TRACEBACK // 2
