@@ -367,14 +367,17 @@ class ClientSession:
             return
         kind = frame.type
         if kind == RESPONSE or kind == PONG:  # noqa: SIM109  # a tuple of globals is made anew each time
-            request = self._calls.table.answered(frame.correl_id)
+            table = self._calls.table
+            request = table.flying.pop(frame.correl_id, None)  # as table.answered(), without the call
+            if not table.flying:
+                table.calm()
             if request is None:
                 return  # its caller has left, or its time was over
             if request.purpose is CALL:
                 self._events.append(_Succeeded(request.tag, frame, codec))
             else:
                 self._settle(request, frame, now)
-            if self._calls.table.waiting or self.state != states.READY or self._single_use:
+            if table.waiting or self.state != states.READY or self._single_use:
                 self._after_answer(now)
         elif kind == EVENT:
             event = codec.event(frame)

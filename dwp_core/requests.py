@@ -152,7 +152,7 @@ class RequestTable:
         """Take out the request in flight that this answers; None when there is none (expired, never sent)."""
         request = self.flying.pop(correl_id, None)
         if not self.flying:
-            self._calm()
+            self.calm()
         return request
 
     def drop(self, request_id: str) -> Request | None:
@@ -160,7 +160,7 @@ class RequestTable:
         for place in (self.flying, self.waiting, self._parked):
             request = place.pop(request_id, None)
             if request is not None:
-                self._calm()
+                self.calm()
                 return request
         return None
 
@@ -221,7 +221,7 @@ class RequestTable:
         self.next_deadline = None
         return everything
 
-    def _calm(self) -> None:
+    def calm(self) -> None:
         """With nothing open, there is nothing to look at."""
         if not (self.flying or self.waiting or self._parked):
             self.next_deadline = None

@@ -36,7 +36,7 @@ class Operation(Generic[T]):
     Attributes:
         method: as on the wire.
         data: the JSON text of the payload.
-        read: makes the result of the decoded answer.
+        read: makes the result of the decoded answer; None takes it as it is.
         retry: what may be done when the connection is lost under way.
         key: idempotency key; "" for none.
         purpose: `Purpose.WAIT` is asked again until the job or run has ended.
@@ -45,7 +45,7 @@ class Operation(Generic[T]):
 
     method: str
     data: bytes
-    read: Callable[[Any], T]
+    read: Callable[[Any], T] | None
     retry: Retry = Retry.READ
     key: str = ""
     purpose: Purpose = Purpose.CALL
@@ -165,7 +165,7 @@ def simple(method: str, read: Callable[[Any], T], **fields: Any) -> Operation[T]
 
 def ping() -> Operation[Any]:
     """A ping frame; see `Dispatch.ping`."""
-    return Operation("", b"", results.read_value, purpose=Purpose.PING)
+    return Operation("", b"", None, purpose=Purpose.PING)
 
 
 def call(method: str, data: Any = None) -> Operation[Any]:
@@ -174,7 +174,7 @@ def call(method: str, data: Any = None) -> Operation[Any]:
         _check_text("call: method", method)
     retry = Retry.READ if method in METHODS and METHODS[method].retry is Retry.READ else Retry.NEVER
     payload = b"" if data is None else encode_payload(data, what=method)
-    return Operation(method, payload, results.read_value, retry)
+    return Operation(method, payload, None, retry)
 
 
 def _ends(what: str) -> frozenset[str]:

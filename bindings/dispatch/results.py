@@ -266,11 +266,6 @@ def read_mapping(value: Any) -> Result:
     return Result(_mapping(value, "the call"))
 
 
-def read_value(value: Any) -> Any:
-    """An answer of any shape."""
-    return value
-
-
 def _opened(raw: dict[str, Any], *names: str) -> dict[str, Any]:
     """The mapping with these fields decoded: base64 of JSON text, or of other bytes."""
     fields = dict(raw)

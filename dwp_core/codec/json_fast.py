@@ -15,7 +15,7 @@ from msgspec import Meta, Raw
 from dwp_core.codec import payload
 from dwp_core.codec.events import judge_event
 from dwp_core.codec.judge import judge_json, locate, unwritable
-from dwp_core.codec.payload_fast import decode_shallow, parse, parse_deep
+from dwp_core.codec.payload_fast import SHALLOW, decode_shallow, parse, parse_deep
 from dwp_core.codec.timestamps import Stamper, json_time
 from dwp_core.frames import DEFAULT_LIMITS, ErrorDetail, EventHead, Limits
 
@@ -101,7 +101,6 @@ class _Slices(msgspec.Struct, gc=False):
 
 _slices = msgspec.json.Decoder(_Slices).decode
 _DEFAULT_SIZE = DEFAULT_LIMITS.message
-_DEFAULT_PAYLOAD = DEFAULT_LIMITS.payload
 _encode = msgspec.json.Encoder().encode
 decode_event = msgspec.json.Decoder(FastEvent).decode
 _Decode = Callable[[bytes], FastJsonFrame]
@@ -200,7 +199,7 @@ class FastJsonCodec:
         raw = frame.raw_data
         if raw is ABSENT:
             return None
-        if limits is DEFAULT_LIMITS and memoryview(raw).nbytes <= _DEFAULT_PAYLOAD:
+        if limits.depth >= SHALLOW and memoryview(raw).nbytes <= limits.payload:
             try:
                 return decode_shallow(raw)
             except ValueError:

@@ -16,7 +16,7 @@ from dwp_core.codec import payload
 from dwp_core.codec.events import judge_event
 from dwp_core.codec.json_fast import ABSENT, Int64, OutgoingError, WireError, decode_event
 from dwp_core.codec.judge import judge_msgpack, unwritable
-from dwp_core.codec.payload_fast import decode_shallow, parse, parse_deep
+from dwp_core.codec.payload_fast import SHALLOW, decode_shallow, parse, parse_deep
 from dwp_core.codec.timestamps import pack_timestamp, parse_timestamp
 from dwp_core.frames import DEFAULT_LIMITS, ErrorDetail, EventHead, Limits
 
@@ -62,7 +62,6 @@ class _Outgoing(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 _DEFAULT_SIZE = DEFAULT_LIMITS.message
-_DEFAULT_PAYLOAD = DEFAULT_LIMITS.payload
 _encode = msgspec.msgpack.Encoder().encode
 _Decode = Callable[[bytes], FastMsgpackFrame]
 
@@ -156,7 +155,7 @@ class FastMsgpackCodec:
         raw = frame.raw_data
         if not raw:
             return None
-        if limits is DEFAULT_LIMITS and len(raw) <= _DEFAULT_PAYLOAD:
+        if limits.depth >= SHALLOW and len(raw) <= limits.payload:
             try:
                 return decode_shallow(raw)
             except ValueError:

@@ -35,7 +35,9 @@ _parse, _render = _quickest()
 _SCALARS = frozenset((str, int, bool, type(None)))
 
 
-def encode_payload(value: Any, *, what: str = "payload", limits: Limits = DEFAULT_LIMITS) -> bytes:
+def encode_payload(
+    value: Any, *, what: str = "payload", limits: Limits = DEFAULT_LIMITS, render: Render | None = None
+) -> bytes:
     """The JSON text of a value, for `Codec.encode(data=...)`.
 
     JSON's own types are taken, their subclasses as what they extend, and tuples as arrays. Nothing is converted in
@@ -45,6 +47,7 @@ def encode_payload(value: Any, *, what: str = "payload", limits: Limits = DEFAUL
         value: None, bool, int (any size), float (finite), str, and list, tuple and dict (text keys) of those.
         what: the name of the value, the start of the path in a message, e.g. "payload" or "input".
         limits: `payload` (bytes) and `depth` bound the result.
+        render: how plain values are written; None takes the quickest way that is installed.
 
     Raises:
         PayloadError: (400) the value is no JSON, or nested too deeply; (413) its text is too large.
@@ -58,7 +61,21 @@ def encode_payload(value: Any, *, what: str = "payload", limits: Limits = DEFAUL
 
     PROTOCOL.md section 2.
     """
-    return encode_with(_render, value, what=what, limits=limits)
+    try:
+        if not _is_plain(value, limits.depth):
+            _explain(value, what, limits.depth, limits)
+            render = payload_portable.render  # JSON, but with subclasses, which msgspec does not all take
+        raw = (render or _render)(value)
+    except RecursionError:
+        raise _too_deep(what, limits) from None
+    except (ValueError, TypeError) as error:
+        if isinstance(error, PayloadError):
+            raise
+        _explain(value, what, limits.depth, limits)
+        raise PayloadError(f"{what}: {_name(value)} cannot be written as JSON: {error}") from error
+    if len(raw) > limits.payload:
+        raise _too_large(what, len(raw), limits)
+    return raw
 
 
 def decode_payload(raw: bytes, limits: Limits = DEFAULT_LIMITS, what: str = "payload") -> Any:
@@ -86,27 +103,6 @@ def decode_payload(raw: bytes, limits: Limits = DEFAULT_LIMITS, what: str = "pay
     PROTOCOL.md section 2.
     """
     return decode_with(_parse, raw, limits, what)
-
-
-def encode_with(render: Render, value: Any, *, what: str, limits: Limits) -> bytes:
-    """`encode_payload` with this way of writing."""
-    try:
-        if not _is_plain(value, limits.depth):
-            _explain(value, what, limits.depth, limits)
-            render = (
-                payload_portable.render
-            )  # acceptable, but with subclasses, which msgspec does not all take
-        raw = render(value)
-    except RecursionError:
-        raise _too_deep(what, limits) from None
-    except (ValueError, TypeError) as error:
-        if isinstance(error, PayloadError):
-            raise
-        _explain(value, what, limits.depth, limits)
-        raise PayloadError(f"{what}: {_name(value)} cannot be written as JSON: {error}") from error
-    if len(raw) > limits.payload:
-        raise _too_large(what, len(raw), limits)
-    return raw
 
 
 def decode_with(parse: Parse, raw: bytes, limits: Limits, what: str, *, well_formed: bool = False) -> Any:
@@ -182,16 +178,15 @@ def _is_plain(value: Any, depth: int) -> bool:
         return False
     if kind is dict:
         for key in value:
-            if type(key) is not str:
+            item = value[key]
+            if type(key) is not str or (type(item) not in _SCALARS and not _is_plain(item, depth - 1)):
                 return False
-        items = value.values()
     elif kind is list or kind is tuple:
-        items = value
+        for item in value:
+            if type(item) not in _SCALARS and not _is_plain(item, depth - 1):
+                return False
     else:
         return False
-    for item in items:  # noqa: SIM110 (all() costs half as much again)
-        if type(item) not in _SCALARS and not _is_plain(item, depth - 1):
-            return False
     return True
 
 

@@ -41,7 +41,7 @@ def form(request: pytest.FixtureRequest) -> Any:
 
 
 def encoded(form: Any, value: Any, limits: Limits = DEFAULT_LIMITS) -> bytes:
-    return payload.encode_with(form.render, value, what="payload", limits=limits)
+    return payload.encode_payload(value, limits=limits, render=form.render)
 
 
 def decoded(form: Any, raw: bytes, limits: Limits = DEFAULT_LIMITS) -> Any:

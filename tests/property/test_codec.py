@@ -288,7 +288,7 @@ def test_both_forms_write_a_payload_in_the_same_bytes_and_read_it_back(value: An
     written: list[bytes | str] = []
     for render in (payload_fast.render, payload_portable.render):
         try:
-            written.append(payload.encode_with(render, value, what="payload", limits=DEFAULT_LIMITS))
+            written.append(payload.encode_payload(value, render=render))
         except PayloadError as error:
             written.append(error.message)
     raw = written[0]

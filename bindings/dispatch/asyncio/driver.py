@@ -124,9 +124,7 @@ class Driver:
             check_seconds("timeout", timeout)
         elif operation.purpose is CALL or operation.purpose is Purpose.PING:
             timeout = self._timeout
-        future: asyncio.Future[RequestSucceeded] = asyncio.Future()
-        if future._loop is not self._loop:  # get_loop() is one call more, for every request
-            raise _wrong_loop()
+        future: asyncio.Future[RequestSucceeded] = asyncio.Future(loop=self._loop)
         request = self._session.request(
             operation.method,
             operation.data,
@@ -146,8 +144,12 @@ class Driver:
                 self._session.cancel_request(request, now=self._now())
                 self._pump_all()
             raise
+        except RuntimeError as error:  # asyncio refuses to wait, in a task of another loop
+            self._session.cancel_request(request, now=self._now())
+            raise _wrong_loop() from error
         try:
-            return operation.read(answer.codec.value(answer.frame, ANSWER_LIMITS))
+            value = answer.codec.value(answer.frame, ANSWER_LIMITS)
+            return value if operation.read is None else operation.read(value)
         except PayloadError as error:
             name = operation.method or "ping"
             raise ConnectionError(
