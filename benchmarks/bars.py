@@ -110,7 +110,8 @@ BARS: tuple[Bar, ...] = (
     Bar("Q2", "claim, complete", "store CPU against the loop of its own raw SQL", 1.5),
     Bar("Q2", "tens", "claim and complete in tens, jobs per CPU against ones", 2, at_least=True),
     Bar("E1", "", "enqueue through server and SQLite, rate against no-op requests", 0.3, 0.5, at_least=True),
-    Bar("I1", "", "import dispatch against import asyncio, json, websockets.client, CPU", 2),
+    Bar("I1", "import dispatch", "against import asyncio, json, websockets.client, CPU", 2),
+    Bar("I1", "with the client", "from dispatch import Dispatch, against the same", 2),
 )
 
 
