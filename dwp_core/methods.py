@@ -148,8 +148,13 @@ def _check_field(spec: Field, content: Any, where: str) -> Any:
         return _check_jobs(spec, content, where)
     if kind is Kind.TIME:
         at = parse_rfc3339(content) if isinstance(content, str) else None
-        if at is not None:
+        if at is not None and spec.least <= at <= spec.most:
             return at
+        if at is not None:
+            # Times are kept as nanoseconds in 64 bits.
+            raise InvalidRequest(
+                f"{where}: {spec.name} must be a time from 1970 to 2262, got {_shown(content)}"
+            )
     elif kind is Kind.SINCE and content == "start":
         return content
     elif kind is Kind.TEXT:

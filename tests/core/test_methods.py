@@ -115,6 +115,16 @@ def test_times_become_nanoseconds() -> None:
         ),
         (
             "job.enqueue",
+            {"name": "x", "run_at": "9999-12-31T23:59:59Z"},
+            'job.enqueue: run_at must be a time from 1970 to 2262, got "9999-12-31T23:59:59Z" (str)',
+        ),
+        (
+            "job.enqueue",
+            {"name": "x", "run_at": "1969-12-31T23:59:59Z"},
+            'job.enqueue: run_at must be a time from 1970 to 2262, got "1969-12-31T23:59:59Z" (str)',
+        ),
+        (
+            "job.enqueue",
             {"name": "x", "run_at": 5},
             "job.enqueue: run_at must be an RFC 3339 time, got 5 (int)",
         ),
