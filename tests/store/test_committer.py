@@ -399,6 +399,52 @@ def test_an_error_of_the_database_anywhere_is_told_to_everyone_and_nothing_is_le
         assert owner.take() == ["event 1", ("c", "pending")]
 
 
+def test_a_file_that_is_held_elsewhere_is_waited_for_once_and_not_once_for_each(
+    tmp_path: Path, owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "jobs.db"
+    with closing(SqliteStore(path, busy_seconds=0.0)) as store, committing(store, owner) as committer:
+        with store.transaction():
+            store.register_names(["noop"])
+        begun: list[str] = []
+        monkeypatch.setattr(store, "_execute", noting(store._execute, "BEGIN", begun))
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            for name in "abc":
+                committer.submit(enqueue(), owner.done(name))
+            committer.start()
+            outcomes = owner.take()
+        assert [(name, told.code) for name, told in outcomes] == [("a", 503), ("b", 503), ("c", 503)]
+        assert begun == ["BEGIN IMMEDIATE"]
+        committer.submit(enqueue(), owner.done("d"))
+        assert owner.take() == ["event 1", ("d", "pending")]
+
+
+def test_what_others_committed_and_cannot_be_read_now_is_read_in_the_next_transaction(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.db"
+    with closing(SqliteStore(path)) as store, closing(SqliteStore(path)) as other:
+        with other.transaction():
+            other.register_names(["noop"])
+            enqueue()(other)
+        error = sqlite3.OperationalError("disk I/O error")
+        with pytest.MonkeyPatch.context() as broken:
+            broken.setattr(store, "_execute", failing(store._execute, "SELECT seq", error))
+            with pytest.raises(DispatchError, match="disk I/O error"), store.transaction():
+                pass
+        with store.transaction():
+            pass
+        assert [event.seq for event in store.take_events()] == [1]
+
+
+def noting(execute: Callable[..., Any], statement: str, noted: list[str]) -> Callable[..., Any]:
+    def execute_and_note(sql: str, *arguments: Any) -> Any:
+        if sql.startswith(statement):
+            noted.append(sql)
+        return execute(sql, *arguments)
+
+    return execute_and_note
+
+
 def failing(execute: Callable[..., Any], statement: str, error: sqlite3.Error) -> Callable[..., Any]:
     def execute_or_fail(sql: str, *arguments: Any) -> Any:
         if sql.startswith(statement):

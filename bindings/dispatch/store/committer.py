@@ -221,8 +221,10 @@ def _together(store: Store, batch: Sequence[_Waiting[Store]]) -> list[_Outcome] 
     operation a savepoint, which copies every page that the operation touches.
     """
     outcomes: list[_Outcome] = []
+    begun = False
     try:
         with store.transaction():
+            begun = True
             for operation, done in batch:
                 before = store.changes
                 try:
@@ -231,8 +233,11 @@ def _together(store: Store, batch: Sequence[_Waiting[Store]]) -> list[_Outcome] 
                     if store.changes != before:
                         raise
                     outcomes.append((done, None, error))
-    except BaseException:  # noqa: BLE001 - whatever it is, it comes again when its operation runs alone
-        return None
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it comes again when its operation runs alone
+        if begun:
+            return None
+        # Another process holds the file, say: one after the other, each would wait for it as long again.
+        return [(done, None, error) for _, done in batch]
     return outcomes
 
 

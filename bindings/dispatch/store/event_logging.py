@@ -48,11 +48,15 @@ class EventLogging:
         if self._open:
             raise RuntimeError("a transaction is open already: they cannot be nested")
         head = self._begin()
-        self._open = True
         if head != self._seen:
             # Another process wrote since: its events come before ours.
-            self._committed += self._events_since(self._seen)
+            try:
+                self._committed += self._events_since(self._seen)
+            except BaseException as error:
+                self._undo(error)
+                raise
             self._seen = head
+        self._open = True
         self._seq = head
 
     def _exit(self, error: BaseException | None) -> None:
