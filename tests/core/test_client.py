@@ -317,6 +317,8 @@ def test_a_closed_session_is_silent() -> None:
     script.transport()
     script.sent()
     session, generation = script.session, script.generation
+    script.blocked()
+    script.progress()
     for some in (generation, generation - 1):
         session.receive_message(some, b"{}", now=script.now)
         session.transport_closed(some, now=script.now)

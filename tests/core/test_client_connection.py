@@ -242,6 +242,19 @@ def test_requests_that_were_refused_because_it_goes_away_were_not_carried_out_an
     assert [data["job_id"] for _, data in script.asked()] == ["1", "2"]
 
 
+def test_a_base_server_that_cannot_take_running_subscriptions_back_is_left() -> None:
+    script = Script().connect()
+    script.subscribe()
+    script.confirm(script.sent()[-1])
+    script.cut()
+    script.connect()
+    script.events()
+    script.refuse(script.sent()[-1], 503, "draining")
+    assert str(script.one(Disconnected).cause) == "the server is going away"
+    script.connect()
+    assert script.methods() == ["subscribe"]
+
+
 def test_a_base_server_that_refuses_because_it_goes_away_is_believed() -> None:
     script = Script().connect()
     script.ask(tag=1)

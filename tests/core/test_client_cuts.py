@@ -78,7 +78,8 @@ class Scenario:
                 self.line.look()
                 return True
         for line in self.lines():
-            if line.script.session.state == "backing_off":
+            looks_again = line.script.session._calls._looks.next is not None
+            if line.script.session.state == "backing_off" or looks_again:
                 line.timer()
                 return True
         return False
