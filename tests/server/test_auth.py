@@ -34,6 +34,10 @@ def test_no_key_is_kept_or_shown() -> None:
             [Key("a", frozenset(("job:raed",)), name="ops")],
             "ops has the unknown scope 'job:raed'; scopes are ",
         ),
+        (
+            [parse_key("dk_first:dk_second_half")],
+            "key 1 has after its first colon something that is no scope (a key itself has no colon); scopes are ",
+        ),
     ],
 )
 def test_a_key_that_cannot_be_meant_is_refused(keys: list[Key], message: str) -> None:
@@ -44,8 +48,14 @@ def test_a_key_that_cannot_be_meant_is_refused(keys: list[Key], message: str) ->
 
 def test_a_key_is_read_from_a_text() -> None:
     assert parse_key("dk_a") == Key("dk_a")
-    assert parse_key("dk_a:") == Key("dk_a")
     assert parse_key("dk_a:job:read, subscribe,") == Key("dk_a", frozenset(("job:read", "subscribe")))
+
+
+@pytest.mark.parametrize("text", ["dk_a:", "dk_a: ,"])
+def test_a_key_whose_scopes_are_left_blank_is_not_a_key_to_everything(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="a colon and no scope") as caught:
+        parse_key(text)
+    assert "dk_a" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

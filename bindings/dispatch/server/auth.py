@@ -10,6 +10,7 @@ import hashlib
 import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from ipaddress import ip_address
 
 from dwp_core.errors import InvalidRequest
@@ -62,9 +63,7 @@ class Keys:
             unknown = key.scopes - _KNOWN_SCOPES
             if unknown:
                 known = ", ".join(sorted(_KNOWN_SCOPES))
-                raise InvalidRequest(
-                    f"{name} has the unknown scope {sorted(unknown)[0]!r}; scopes are {known}"
-                )
+                raise InvalidRequest(f"{name} has {_shown(min(unknown))}; scopes are {known}")
             if self.identify(key.token) is not None:
                 raise InvalidRequest(f"{name} is there twice")
             self._identities.append((_digest(key.token), Identity(name, key.app_id, key.org_id, key.scopes)))
@@ -88,9 +87,17 @@ def parse_key(text: str) -> Key:
     Example:
         >>> sorted(parse_key("dk_reader:job:read,subscribe").scopes)
         ['job:read', 'subscribe']
+
+    Raises:
+        InvalidRequest: (400) a colon with no scope behind it: what was meant to be narrow must not be everything.
     """
-    token, _, scopes = text.partition(":")
+    token, colon, scopes = text.partition(":")
     chosen = frozenset(scope.strip() for scope in scopes.split(",") if scope.strip())
+    if colon and token and not chosen:
+        raise InvalidRequest(
+            "a key has a colon and no scope after it; give scopes, as in KEY:job:read,subscribe, or leave the colon"
+            " away for a key that may do everything"
+        )
     return Key(token, chosen or EVERYTHING)
 
 
@@ -109,6 +116,13 @@ def is_loopback(host: str) -> bool:
 
 OPEN_DOOR = Identity("anybody on this machine", scopes=EVERYTHING)
 """Who logs in at a server without keys."""
+
+
+def _shown(unknown: str) -> str:
+    """A misspelt scope is shown; anything else may be the second half of a key that has a colon in it."""
+    if get_close_matches(unknown, _KNOWN_SCOPES, n=1):
+        return f"the unknown scope {unknown!r}"
+    return "after its first colon something that is no scope (a key itself has no colon)"
 
 
 def _digest(token: str) -> bytes:
