@@ -23,6 +23,7 @@ from dwp_core.server_events import ServerConfig
 from tests.server.serving import Served, raw, serving
 
 PATIENCE = 30.0
+MORE_THAN_SOCKETS_HOLD = 16 * 1024 * 1024
 
 
 def run(program: Callable[[Served], Awaitable[None]], config: ServerConfig | None = None) -> None:
@@ -84,6 +85,11 @@ class Wire:
             self.protocol.receive_data(data)
             self.frames += [event for event in self.protocol.events_received() if isinstance(event, Frame)]
         return self.frames.pop(0)
+
+    async def write_for_ever(self) -> None:
+        while True:
+            self.writer.write(bytes(1000))
+            await self.writer.drain()
 
     async def close_code(self) -> int | None:
         """With what the server closed; None when it dropped the connection."""
@@ -186,6 +192,28 @@ def test_a_message_beyond_the_limit_is_closed_with_1009() -> None:
             assert await client.close_code() == 1009
 
     run(program, replace(default_config(), limits=Limits(message=1000)))
+
+
+def test_a_client_in_the_middle_of_a_message_that_is_too_large_is_told_so() -> None:
+    async def program(served: Served) -> None:
+        async with wire(served) as client:
+            await client.login()
+            client.writer.write(Frame(Opcode.TEXT, bytes(MORE_THAN_SOCKETS_HOLD)).serialize(mask=True))
+            assert await client.close_code() == 1009
+
+    run(program, replace(default_config(), limits=Limits(message=1000)))
+
+
+def test_a_client_that_goes_on_after_it_was_refused_is_dropped() -> None:
+    async def program(served: Served) -> None:
+        async with wire(served) as client:
+            await client.login()
+            client.writer.write(Frame(Opcode.TEXT, bytes(2000)).serialize(mask=True))
+            assert await client.close_code() == 1009
+            with pytest.raises(ConnectionError):
+                await client.write_for_ever()
+
+    run(program, replace(default_config(), limits=Limits(message=1000), close_timeout=0.05))
 
 
 def test_another_path_is_404() -> None:

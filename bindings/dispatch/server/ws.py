@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from websockets.exceptions import InvalidState
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
-from websockets.protocol import CONNECTING, OPEN
+from websockets.protocol import CLOSING, CONNECTING, OPEN
 from websockets.server import ServerProtocol
 
 from dispatch.server.connection import Connection
@@ -57,6 +57,7 @@ class WebSocketConnection(Connection, asyncio.Protocol):
         "_fallback",
         "_fragments",
         "_head",
+        "_lingering",
         "_out",
         "_protocol",
         "_reading_paused",
@@ -73,8 +74,9 @@ class WebSocketConnection(Connection, asyncio.Protocol):
         self._protocol = ServerProtocol(max_size=server.config.limits.message, logger=_logger)
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
-        self._fragments: list[bytes] | None = None
+        self._fragments: bytearray | None = None
         self._backlog: list[bytes] | None = None
+        self._lingering: asyncio.TimerHandle | None = None
         self._special = False
         self._reading_paused = False
         self._write_paused = False
@@ -105,7 +107,7 @@ class WebSocketConnection(Connection, asyncio.Protocol):
                     if event.fin:
                         messages.append(cast(bytes, event.data))
                     else:
-                        self._fragments = [cast(bytes, event.data)]
+                        self._fragments = bytearray(event.data)
                 elif opcode is CONT:
                     self._continue(event, messages)
                 elif opcode is CLOSE:
@@ -130,6 +132,8 @@ class WebSocketConnection(Connection, asyncio.Protocol):
         self._transport = None
         self._out.clear()
         self._backlog = None
+        if self._lingering is not None:
+            self._lingering.cancel()
         self.over("the connection was lost" if exc is None else f"the connection was lost: {exc}")
         self.server.lost(self)
 
@@ -179,8 +183,21 @@ class WebSocketConnection(Connection, asyncio.Protocol):
         if self._backlog is not None:
             self._read_on()
         if self._protocol.eof_sent and self._transport is not None:
-            self._transport.close()
+            self._end_transport(self._transport)
         self._special = self._write_paused or self._backlog is not None
+
+    def _end_transport(self, transport: asyncio.Transport) -> None:
+        """Close; but a peer that was refused in the middle of a message is left the time to read why.
+
+        What it has still on its way would meet a closed socket, and TCP would take back what was written last
+        (RFC 6455 section 7.1.1).
+        """
+        if self._protocol.parser_exc is None or self._protocol.state is not CLOSING:
+            transport.close()
+        elif self._lingering is None:
+            if transport.can_write_eof():
+                transport.write_eof()
+            self._lingering = self.server.loop.call_later(self.server.config.close_timeout, transport.abort)
 
     def close_transport(self, code: int, reason: str) -> None:
         try:
@@ -243,9 +260,10 @@ class WebSocketConnection(Connection, asyncio.Protocol):
 
     def _continue(self, frame: Frame, messages: list[bytes]) -> None:
         assert self._fragments is not None
-        self._fragments.append(cast(bytes, frame.data))
+        # Into one piece at once: any number of empty frames weighs nothing.
+        self._fragments += frame.data
         if frame.fin:
-            messages.append(b"".join(self._fragments))
+            messages.append(bytes(self._fragments))
             self._fragments = None
 
     def _receive(self, messages: list[bytes]) -> None:
