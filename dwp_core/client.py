@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from itertools import count
+from math import inf
 
 from dwp_core import client_states as states
 from dwp_core.client_calls import Calls, check_texts, check_wait
@@ -392,8 +393,12 @@ class ClientSession:
 
     def handle_timer(self, *, now: float) -> None:
         """Do what has come due. Calling it too early does nothing."""
-        while (timer := self._timers.pop_due(now)) is not None:
-            self._timed(timer, now)
+        while (at := self._timers.next) is not None and (timer := self._timers.pop_due(now)) is not None:
+            patience = self._patience(timer)
+            if now - at > patience / 2:  # this side was asleep, not the server: one more round
+                self._timers.set(timer, now + patience)
+            else:
+                self._timed(timer, now)
         self._calls.look_again(now)
         for request, error in self._calls.take_expired(now, self._last_error):
             self._fail(request, error, now)
@@ -514,6 +519,11 @@ class ClientSession:
         self._timers.set(_Timer.DRAIN, now + deadline)
         self._after_answer(now)
 
+    def _patience(self, timer: _Timer) -> float:
+        """How long the server is given; liveness keeps its own account of late timers."""
+        config = self.config
+        return {_Timer.ATTEMPT: config.connect_timeout, _Timer.STALL: config.stall_timeout}.get(timer, inf)
+
     def _timed(self, timer: _Timer, now: float) -> None:
         where = self.config.where
         if timer is _Timer.RETRY:
@@ -578,9 +588,8 @@ class ClientSession:
                 self._calls.table.park(request)
             self._drain(None, now)
         elif detail.code == UNAVAILABLE and self._streams.asks_for_running(request.tag):
-            self._leave_drained(
-                now
-            )  # a server that cannot say so itself: the next one has the subscriptions again
+            # It goes away without being able to say so: the next connection has the subscriptions again.
+            self._leave_drained(now)
             return
         else:
             self._fail(request, error_for(detail.code, detail.message, detail.details), now)

@@ -143,6 +143,24 @@ def test_a_suspended_laptop_asks_before_it_gives_up() -> None:
     assert script.session.state == "backing_off"
 
 
+def test_a_suspended_laptop_gives_the_server_one_more_round_to_let_us_in() -> None:
+    script = Script(ClientConfig(connect_timeout=10.0)).start()
+    script.open()
+    script.timer(late=3600.0)
+    assert script.session.state == "authenticating"
+    script.welcome()
+    assert script.session.state == "ready"
+
+
+def test_a_suspended_laptop_gives_a_blocked_write_one_more_round() -> None:
+    script = Script(ClientConfig(stall_timeout=7.0, heartbeat=1e6)).connect()
+    script.blocked()
+    script.timer(late=3600.0)
+    assert script.session.state == "ready"
+    assert script.timer() == 100.0 + 7.0 + 3600.0 + 7.0
+    assert script.session.state == "backing_off"
+
+
 # ── writes that block ──
 
 
