@@ -27,12 +27,20 @@ if TYPE_CHECKING:
 class Entry:
     """An event, the channels it is on, and every message that was made of it."""
 
-    __slots__ = ("channels", "event", "messages")
+    __slots__ = ("_channels", "event", "messages")
 
     def __init__(self, event: LoggedEvent) -> None:
         self.event = event
-        self.channels = channels_of(event.type, event.topic, event.queue)
-        self.messages: dict[tuple[str, bool, str], bytes] = {}
+        self._channels: tuple[str, ...] | None = None
+        self.messages: dict[tuple[str, bool, str], bytes] | None = None
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """What it is on; worked out when it is first asked for, because often nobody listens."""
+        if self._channels is None:
+            event = self.event
+            self._channels = channels_of(event.type, event.topic, event.queue)
+        return self._channels
 
 
 @dataclass(slots=True)  # not frozen: made for every audience of every commit
@@ -136,7 +144,7 @@ class Hub:
         self._floor = head
         """The ring has every event after this seq."""
         self._audiences: dict[object, Audience] = {}
-        self._index: dict[tuple[tuple[str, str], str], dict[Audience, None]] = {}
+        self._index: _Index = {}
         self._unplaced: dict[Delivery, None] = {}
         """Up to date, and not yet in an audience: found one when the next event comes, not on every subscribe."""
         self._behind: list[Any] = []
@@ -225,10 +233,13 @@ class Hub:
     def message(self, entry: Entry, codec: Codec, label: str, *, numbered: bool) -> bytes:
         """The event as a frame with this label; encoded once, however often it is asked for."""
         key = (codec.name, numbered, label)
-        message = entry.messages.get(key)
+        messages = entry.messages
+        if messages is None:
+            messages = entry.messages = {}
+        message = messages.get(key)
         if message is None:
             self.encodings += 1
-            message = entry.messages[key] = codec.encode(
+            message = messages[key] = codec.encode(
                 EVENT,
                 f"e{self.encodings}",
                 data=event_data(entry.event, numbered=numbered),
@@ -245,18 +256,23 @@ class Hub:
             self._place(delivery)
         self._unplaced.clear()
         touched: dict[Audience, None] = {}
+        index = self._index
         for event in events:
-            if event.seq <= self.head:
-                continue
-            self.head = event.seq
-            entry = self._remember(event)
-            tenant = (event.app_id, event.org_id)
-            for channel in entry.channels:
-                for audience in self._index.get((tenant, channel), ()):
-                    if audience.members:
-                        audience.add(entry, channel)
-                        touched[audience] = None
+            if event.seq > self.head:
+                self.head = event.seq
+                entry = self._remember(event)
+                if index:
+                    self._touch(entry, index, touched)
         return touched
+
+    def _touch(self, entry: Entry, index: _Index, touched: dict[Audience, None]) -> None:
+        """Note the event for every audience that it concerns and that has members who are up to date."""
+        tenant = (entry.event.app_id, entry.event.org_id)
+        for channel in entry.channels:
+            for audience in index.get((tenant, channel), ()):
+                if audience.members:
+                    audience.add(entry, channel)
+                    touched[audience] = None
 
     def _charge(self, audience: Audience, cost: int, before: int) -> list[Any]:
         """Take the cost from every member that can pay; the others are behind, from the seq before this commit."""
@@ -307,6 +323,10 @@ class Hub:
         del self._ring[:cut]
         del self._seqs[:cut]
         self._ring_bytes = kept
+
+
+_Index = dict[tuple[tuple[str, str], str], dict[Audience, None]]
+"""By tenant and channel."""
 
 
 def event_data(event: LoggedEvent, *, numbered: bool) -> bytes:

@@ -59,6 +59,11 @@ class Field:
     most: int = _INT64
     prefix: str = ""
     choices: tuple[str, ...] = ()
+    is_plain: bool = field(init=False, repr=False)
+    """Whether it is a text of which only the length matters."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_plain", self.kind is Kind.TEXT and not self.prefix and not self.choices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,7 @@ class Method:
         feature: the extension it belongs to (PROTOCOL.md section 9); None for base methods.
         exclusive: pairs of fields of which a request has at most one.
         by_name: the fields, by name.
+        required: names of the fields without which it is refused.
     """
 
     name: str
@@ -82,9 +88,11 @@ class Method:
     feature: str | None = None
     exclusive: tuple[tuple[str, str], ...] = ()
     by_name: Mapping[str, Field] = field(init=False, repr=False, compare=False)
+    required: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "by_name", {each.name: each for each in self.fields})
+        object.__setattr__(self, "required", tuple([each.name for each in self.fields if each.required]))
 
     @property
     def takes_data(self) -> bool:
@@ -128,12 +136,17 @@ def _checked(method: Method, value: object, where: str) -> dict[str, Any]:
     known = method.by_name
     for name, content in value.items():
         spec = known.get(name)
+        if spec is None:
+            continue
+        # The most usual first: a text with nothing special about it.
+        if spec.is_plain and type(content) is str and spec.least <= len(content) <= spec.most:
+            found[name] = content
         # null is absent, but where any value may stand it is a value.
-        if spec is not None and (content is not None or spec.kind is Kind.VALUE):
+        elif content is not None or spec.kind is Kind.VALUE:
             found[name] = _check_field(spec, content, where)
-    for spec in method.fields:
-        if spec.required and spec.name not in found:
-            raise InvalidRequest(f"{where}: {spec.name} is missing: it must be {_expected(spec)}")
+    for name in method.required:
+        if name not in found:
+            raise InvalidRequest(f"{where}: {name} is missing: it must be {_expected(known[name])}")
     for one, other in method.exclusive:
         if one in found and other in found:
             raise InvalidRequest(f"{where}: {one} and {other} exclude each other: give one of them")

@@ -12,7 +12,6 @@ from typing import Any
 from dispatch.server.connection import Connection, Outbox
 from dispatch.server.ws import frame_all
 from dispatch.store.port import ReadableStore
-from dispatch.store.values import Tenant
 from dwp_core.codec.payload import encode_payload
 from dwp_core.errors import DispatchError
 from dwp_core.events import LoggedEvent
@@ -73,9 +72,7 @@ class Waits:
         return self._by_job
 
     def _look(self, connection: Connection, request_id: str, job_id: str, *, expired: bool) -> None:
-        identity = connection.session.identity
-        assert identity is not None
-        tenant = Tenant(identity.app_id, identity.org_id)
+        tenant = connection.tenant
 
         def done(job: Job | None, error: BaseException | None) -> None:
             if self._by_connection.get(connection, {}).get(request_id) != job_id:

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from dispatch.store.values import Tenant
 from dwp_core.effects import AbortTransport, CloseTransport
 from dwp_core.errors import INTERNAL, DispatchError
 from dwp_core.server import ServerSession
@@ -81,17 +82,27 @@ class Connection:
         host: the peer's address, "" for none.
     """
 
-    __slots__ = ("_dirty", "_timer", "_timer_at", "host", "server", "session")
+    __slots__ = ("_dirty", "_tenant", "_timer", "_timer_at", "host", "server", "session")
 
     def __init__(self, server: DispatchServer, host: str) -> None:
         self.server = server
         self.host = host
         self.session: ServerSession = server.new_session(self)
         self._dirty = False
+        self._tenant: Tenant | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
 
     # What handlers use.
+
+    @property
+    def tenant(self) -> Tenant:
+        """Whose jobs it may see."""
+        if self._tenant is None:
+            identity = self.session.identity
+            assert identity is not None, "asked before the login"
+            self._tenant = Tenant(identity.app_id, identity.org_id)
+        return self._tenant
 
     def answer(self, request_id: str, data: bytes) -> None:
         """Answer a request with this JSON text."""
@@ -141,6 +152,7 @@ class Connection:
                     self._handle(event)
                 else:
                     self._told(event)
+        self.server.hand_over()
         self.touch()
 
     def end_turn(self) -> None:

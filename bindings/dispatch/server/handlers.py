@@ -23,17 +23,13 @@ from dispatch.store.values import (
     Idempotency,
     JobPage,
     NewJob,
-    Tenant,
 )
 from dwp_core.codec.payload import encode_payload
 from dwp_core.codec.pieces import element_texts, member_text
 from dwp_core.errors import InvalidRequest, NotFoundError
 from dwp_core.frames import ANSWER_LIMITS
 from dwp_core.jobs import (
-    DEFAULT_MAX_RETRIES,
-    DEFAULT_PRIORITY,
     DEFAULT_QUEUE,
-    DEFAULT_TIMEOUT_NS,
     SECOND,
     Job,
     dead_letter_to_wire,
@@ -76,7 +72,7 @@ def enqueue_many(connection: Connection, request: RequestReceived) -> None:
 
 def get(connection: Connection, request: RequestReceived) -> None:
     """`job.get`."""
-    job_id, tenant = request.params["job_id"], _tenant(connection)
+    job_id, tenant = request.params["job_id"], connection.tenant
     connection.server.committer.read(
         lambda store: store.get_job(job_id, tenant=tenant), connection.answering(request.id, _job)
     )
@@ -84,7 +80,7 @@ def get(connection: Connection, request: RequestReceived) -> None:
 
 def cancel(connection: Connection, request: RequestReceived) -> None:
     """`job.cancel`: a waiting job is over at once, the worker of a running one is told."""
-    job_id, tenant, now_ns = request.params["job_id"], _tenant(connection), time.time_ns()
+    job_id, tenant, now_ns = request.params["job_id"], connection.tenant, time.time_ns()
     engine = connection.server.engine
 
     def cancelled(outcome: Cancellation) -> bytes:
@@ -92,7 +88,7 @@ def cancel(connection: Connection, request: RequestReceived) -> None:
             engine.cancel(job_id)
         return b'{"status":"cancelled"}'
 
-    connection.server.committer.submit(
+    connection.server.submit(
         lambda store: store.cancel(job_id, tenant=tenant, now_ns=now_ns),
         connection.answering(request.id, cancelled),
     )
@@ -100,7 +96,7 @@ def cancel(connection: Connection, request: RequestReceived) -> None:
 
 def list_jobs(connection: Connection, request: RequestReceived) -> None:
     """`job.list`."""
-    params, tenant = request.params, _tenant(connection)
+    params, tenant = request.params, connection.tenant
     connection.server.committer.read(
         lambda store: store.list_jobs(
             tenant=tenant,
@@ -126,7 +122,7 @@ def stats(connection: Connection, request: RequestReceived) -> None:
 
 def list_dead_letters(connection: Connection, request: RequestReceived) -> None:
     """`dlq.list`."""
-    params, tenant = request.params, _tenant(connection)
+    params, tenant = request.params, connection.tenant
     connection.server.committer.read(
         lambda store: store.list_dead_letters(
             tenant=tenant,
@@ -140,14 +136,14 @@ def list_dead_letters(connection: Connection, request: RequestReceived) -> None:
 
 def replay_dead_letter(connection: Connection, request: RequestReceived) -> None:
     """`dlq.replay`."""
-    dlq_id, tenant, now_ns = request.params["dlq_id"], _tenant(connection), time.time_ns()
+    dlq_id, tenant, now_ns = request.params["dlq_id"], connection.tenant, time.time_ns()
     engine = connection.server.engine
 
     def replayed(job: EnqueuedJob) -> bytes:
         engine.notify()
         return b'{"job_id":"%b"}' % job.job_id.encode()
 
-    connection.server.committer.submit(
+    connection.server.submit(
         lambda store: store.replay_dead_letter(dlq_id, tenant=tenant, now_ns=now_ns),
         connection.answering(request.id, replayed),
     )
@@ -169,44 +165,35 @@ SERVED = frozenset(HANDLERS) | {"subscribe", "unsubscribe"}
 """Every method that this server has; the session itself does subscriptions."""
 
 
-def _tenant(connection: Connection) -> Tenant:
-    identity = connection.session.identity
-    assert identity is not None
-    return Tenant(identity.app_id, identity.org_id)
-
-
 def _new_job(connection: Connection, params: dict[str, Any], payload: bytes, now_ns: int) -> NewJob:
     """What was asked for; where nothing was, what the function says; else the defaults."""
     name = params["name"]
     options = connection.server.engine.options_of(name)
     get = params.get
-    queue = get("queue") or options.queue or DEFAULT_QUEUE
+    job = NewJob(name, payload, get("queue") or options.queue or DEFAULT_QUEUE)
     priority = get("priority", options.priority)
+    if priority is not None:
+        job.priority = priority
     max_retries = get("max_retries", options.max_retries)
-    timeout_ms = get("timeout_ms")
-    if timeout_ms is None:
-        timeout = DEFAULT_TIMEOUT_NS if options.timeout is None else int(options.timeout * SECOND)
-    else:
-        timeout = timeout_ms * _MS
-    run_at = get("run_at")
-    if run_at is None and "delay_ms" in params:
-        run_at = now_ns + params["delay_ms"] * _MS
-    unique_for = get("unique_for_ms")
-    if unique_for is not None and "unique_key" not in params:
+    if max_retries is not None:
+        job.max_retries = max_retries
+    if "timeout_ms" in params:
+        job.timeout = params["timeout_ms"] * _MS
+    elif options.timeout is not None:
+        job.timeout = int(options.timeout * SECOND)
+    if "run_at" in params:
+        job.run_at = params["run_at"]
+    elif "delay_ms" in params:
+        job.run_at = now_ns + params["delay_ms"] * _MS
+    if "unique_key" in params:
+        job.unique_key = params["unique_key"]
+        if "unique_for_ms" in params:
+            job.unique_for = params["unique_for_ms"] * _MS
+    elif "unique_for_ms" in params:
         raise InvalidRequest(
             "job.enqueue: unique_for_ms says how long unique_key is taken; give unique_key as well"
         )
-    return NewJob(
-        name=name,
-        payload=payload,
-        queue=queue,
-        priority=DEFAULT_PRIORITY if priority is None else priority,
-        run_at=run_at,
-        max_retries=DEFAULT_MAX_RETRIES if max_retries is None else max_retries,
-        timeout=timeout,
-        unique_key=get("unique_key", ""),
-        unique_for=None if unique_for is None else unique_for * _MS,
-    )
+    return job
 
 
 def _submit_enqueue(
@@ -216,7 +203,7 @@ def _submit_enqueue(
     now_ns: int,
     render: Callable[[Enqueued], bytes],
 ) -> None:
-    server, tenant = connection.server, _tenant(connection)
+    server, tenant = connection.server, connection.tenant
     key = request.params.get("idempotency_key")
     idempotency = None
     if key is not None:
@@ -234,7 +221,7 @@ def _submit_enqueue(
             server.engine.notify()
             connection.answer(request_id, render(enqueued))
 
-    server.committer.submit(operation, done)
+    server.submit(operation, done)
 
 
 def _with_hint(error: BaseException | None, jobs: tuple[NewJob, ...], registry: Registry) -> BaseException:

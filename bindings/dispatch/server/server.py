@@ -23,6 +23,7 @@ from dispatch.server.handlers import HANDLERS, SERVED
 from dispatch.store.committer import Committer
 from dispatch.store.port import ReadableStore, Store
 from dispatch.store.values import EventPage, LogSpan, Purged, Retention, Tenant
+from dwp_core.errors import DispatchError
 from dwp_core.hub import Hub
 from dwp_core.ids import WORKER, IdSource
 from dwp_core.server import ServerSession
@@ -79,6 +80,9 @@ class DispatchServer:
         self._engine_options = engine_options
         self._retention = retention or Retention()
         self._connections: set[Connection] = set()
+        self._operations: list[
+            tuple[Callable[[Store], Any], Callable[[Any, BaseException | None], None]]
+        ] = []
         self._no_connections: asyncio.Event | None = None
         self._started = False
         self._draining_until: float | None = None
@@ -213,6 +217,23 @@ class DispatchServer:
             self.engine.running,
             self.committer.waiting,
         )
+
+    def submit(
+        self, operation: Callable[[Store], Any], done: Callable[[Any, BaseException | None], None]
+    ) -> None:
+        """Have the operation done in the next transaction; handed over with what else this turn's requests ask for."""
+        self._operations.append((operation, done))
+
+    def hand_over(self) -> None:
+        """What requests have asked for goes to the writer, all at once: one locking, and one transaction."""
+        operations = self._operations
+        if operations:
+            self._operations = []
+            try:
+                self.committer.submit_all(operations)
+            except DispatchError as error:
+                for _, done in operations:
+                    done(None, error)
 
     # Inside.
 

@@ -86,6 +86,10 @@ class Committer:
         """
         self._writer.put((operation, done))
 
+    def submit_all(self, operations: Sequence[tuple[Callable[[Store], Any], Done[Any]]]) -> None:
+        """Many at once, for the price of one: all of them are taken, or none. Otherwise as `submit`."""
+        self._writer.put(*operations)
+
     def read(self, operation: Callable[[ReadableStore], T], done: Done[T]) -> None:
         """Has a reading operation done; sees everything whose `done` was called before. Otherwise as `submit`."""
         if self._reader is None:
@@ -167,15 +171,16 @@ class _Lane(Generic[S]):
     def start(self) -> None:
         self._thread.start()
 
-    def put(self, waiting: _Waiting[S]) -> None:
+    def put(self, *waiting: _Waiting[S]) -> None:
         with self._gate:
             if self._closed:
                 raise ClosedError("the store is closed; nothing of this was done")
-            if self._queue.qsize() >= self._max_waiting:
+            if self._queue.qsize() + len(waiting) > self._max_waiting:
                 raise LimitError(
                     f"{self._max_waiting} operations wait for the store already; try again later"
                 )
-            self._queue.put(waiting)
+            for each in waiting:
+                self._queue.put(each)
 
     def close(self, timeout: float) -> bool:
         with self._gate:

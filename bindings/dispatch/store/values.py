@@ -35,7 +35,7 @@ class Tenant:
 NO_TENANT = Tenant()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: made once per job, and freezing makes that three times as dear
 class NewJob:
     """A job to enqueue; everything else about it the store fills in.
 
