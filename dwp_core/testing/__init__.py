@@ -16,11 +16,14 @@ from dwp_core.testing.ledger import Ledger
 from dwp_core.testing.link import Link
 from dwp_core.testing.network import Network, Route
 from dwp_core.testing.pair import Pair
+from dwp_core.testing.plan import TROUBLES, Plan
 from dwp_core.testing.server import SimulatedServer
+from dwp_core.testing.simulation import Report, Simulation
 from dwp_core.testing.weather import FAIR, Rng, Weather
 
 __all__ = [
     "FAIR",
+    "TROUBLES",
     "Application",
     "Appointment",
     "Call",
@@ -32,10 +35,13 @@ __all__ = [
     "Network",
     "Pace",
     "Pair",
+    "Plan",
+    "Report",
     "Rng",
     "Route",
     "SimulatedClient",
     "SimulatedServer",
+    "Simulation",
     "VirtualClock",
     "Weather",
 ]

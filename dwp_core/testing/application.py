@@ -1,7 +1,7 @@
 """A simple server application: the methods of PROTOCOL.md section 4 over a `Ledger`, as slow as a test wants it.
 
-Jobs run by themselves and complete. A request is carried out some time after it came, answered some time after that, and
-its events are published in between, so that answers come in any order and a server can die at any of these moments.
+Jobs run by themselves and complete. A request is carried out some time after it came, answered some time after that,
+and its events are published in between, so that answers come in any order and a server can die at any moment of it.
 """
 
 from __future__ import annotations
@@ -86,10 +86,9 @@ class Application:
 
     def wait_expired(self, connection: Connection, request_id: str) -> None:
         """A wait has lasted long enough."""
-        id = self._waiting_for.pop((connection, request_id), None)
-        if id is not None:
-            self._waits[id].remove((connection, request_id))
-            self._answer_wait(connection, request_id, self.ledger.records[id])
+        id = self._waiting_for.pop((connection, request_id))
+        self._waits[id].remove((connection, request_id))
+        self._answer_wait(connection, request_id, self.ledger.records[id])
 
     def expire_waits(self) -> None:
         """The server is going away: who waits is told to ask again."""

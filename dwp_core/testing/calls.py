@@ -33,7 +33,7 @@ class Call:
         asked_at: when it was asked, in monotonic seconds.
         expires: when its caller stops waiting; None for never.
         outcomes: what the session said; exactly one in the end, none for a call that was cancelled.
-        settled_at: when the first of them came.
+        settled_at: when it came; None while it has not.
         cancelled: nobody waits for it any more.
     """
 
@@ -65,15 +65,13 @@ class Call:
 
     def __repr__(self) -> str:
         outcomes = [type(outcome).__name__ for outcome in self.outcomes]
-        return (
-            f"Call({self.method or 'ping'}, {shorten(repr(self.value))}, key={self.key!r}, {outcomes}, {self.error!r})"
-        )
+        asked = f"{self.method or 'ping'}, {shorten(repr(self.value))}, key={self.key!r}"
+        return f"Call({asked}, {outcomes}, {self.error!r})"
 
     def told(self, outcome: Outcome, now: float) -> None:
         """The session says how it went."""
         self.outcomes.append(outcome)
-        if self.settled_at is None:
-            self.settled_at = now
+        self.settled_at = now
 
     @property
     def done(self) -> bool:

@@ -1,7 +1,7 @@
 """A simulated client: a session, the line that drives it, and the application that calls it.
 
 Calls and subscriptions are objects that remember what they were told (`dwp_core.testing.calls`). That a call is told
-its outcome once, that nothing comes after the end, and that the tables stay within their bounds is checked as it happens.
+its outcome once, that nothing comes after the end, and that what is unread stays bounded is checked as it happens.
 """
 
 from __future__ import annotations
@@ -93,9 +93,7 @@ class SimulatedClient:
         self.session.start(now=self._clock.now)
         self.line.pump()
 
-    def call(
-        self, method: str, value: Any = None, *, key: str = "", timeout: float | None = None
-    ) -> Call:
+    def call(self, method: str, value: Any = None, *, key: str = "", timeout: float | None = None) -> Call:
         """Ask the server; the outcome is in the call when it is there.
 
         Raises:

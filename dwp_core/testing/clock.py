@@ -15,9 +15,9 @@ class Appointment:
 
     __slots__ = ("action", "when")
 
-    def __init__(self, when: float, action: Callable[[], None]) -> None:
+    def __init__(self, when: float, action: Callable[[], object]) -> None:
         self.when = when
-        self.action: Callable[[], None] | None = action
+        self.action: Callable[[], object] | None = action
 
     def cancel(self) -> None:
         """It does not happen; nothing changes when it has happened already."""
@@ -67,13 +67,13 @@ class VirtualClock:
             heappop(agenda)
         return None
 
-    def call_at(self, when: float, action: Callable[[], None]) -> Appointment:
+    def call_at(self, when: float, action: Callable[[], object]) -> Appointment:
         """Have `action` called at that moment; at the next step when the moment is past."""
         appointment = Appointment(max(when, self.now), action)
         heappush(self._agenda, (appointment.when, next(self._order), appointment))
         return appointment
 
-    def call_later(self, seconds: float, action: Callable[[], None]) -> Appointment:
+    def call_later(self, seconds: float, action: Callable[[], object]) -> Appointment:
         """Have `action` called after so many seconds."""
         return self.call_at(self.now + seconds, action)
 

@@ -1,4 +1,4 @@
-"""The troubles of a simulated run: each is one thing that goes wrong in the world, once, at the moment it is asked for."""
+"""The troubles of a simulated run: each is one thing that goes wrong in the world, once, when it is asked for."""
 
 from __future__ import annotations
 
@@ -111,9 +111,9 @@ def another_log(simulation: Simulation) -> None:
 
 def revoke(simulation: Simulation) -> None:
     """A client's credentials are not good any more; it learns of it when it connects again. One client stays."""
-    candidates = [user for user in simulation.users if user.client.token != "wrong"]  # noqa: S105
+    candidates = [user for user in simulation.users if user.client.token != "wrong"]
     if len(candidates) > 1 and simulation.rng.random() < 0.2:
-        simulation.rng.choice(candidates).client.token = "wrong"  # noqa: S105
+        simulation.rng.choice(candidates).client.token = "wrong"
 
 
 FAULTS: dict[str, Callable[[Simulation], None]] = {

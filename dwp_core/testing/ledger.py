@@ -95,9 +95,7 @@ class Ledger:
         """Log an event, e.g. "job.completed"."""
         app_id, org_id = tenant
         inner = encode_payload({} if data is None else data)
-        event = LoggedEvent(
-            self.head + 1, type, self._clock.wall_ns, topic, queue, app_id, org_id, inner
-        )
+        event = LoggedEvent(self.head + 1, type, self._clock.wall_ns, topic, queue, app_id, org_id, inner)
         self.events.append(event)
         return event
 
@@ -121,10 +119,11 @@ class Ledger:
         return self.oldest
 
     def begin_another_log(self) -> None:
-        """The log is lost and another one begins, as with another database; jobs and runs stay."""
+        """Another log begins, as with another database; it knows no idempotency keys of before. Jobs and runs stay."""
         self.log = f"log-{len(self.archive) + 1}"
         self.archive[self.log] = []
         self.oldest = 1
+        self._kept.clear()
 
     # Jobs and runs.
 
@@ -192,9 +191,12 @@ class Ledger:
     def _tell(self, record: Record, what: str) -> None:
         inner = {"name": record.name, "state": record.state}
         if record.kind == "job":
-            inner = {"job_id": record.id, "job_name": record.name, "queue": record.queue, "state": record.state}
+            inner = {
+                "job_id": record.id,
+                "job_name": record.name,
+                "queue": record.queue,
+                "state": record.state,
+            }
         else:
             inner["run_id"] = record.id
-        self.append(
-            f"{record.kind}.{what}", record.topic, inner, queue=record.queue, tenant=record.tenant
-        )
+        self.append(f"{record.kind}.{what}", record.topic, inner, queue=record.queue, tenant=record.tenant)

@@ -1,7 +1,7 @@
 """One client session driven over a simulated network, as a binding drives it over a real one (docs/architecture.md).
 
-It carries out effects, hands on events and keeps one timer. It can be late and it can be busy, as programs are; what the
-session then still promises is checked at each step.
+It carries out effects, hands on events and keeps one timer. It can be late and it can be busy, as programs are; what
+the session then still promises is checked at each step.
 """
 
 from __future__ import annotations
@@ -139,8 +139,7 @@ class Line:
         self._end, self._generation = end, generation
         self.session.transport_opened(generation, token=self._token(), now=self._clock.now)
         self.pump()
-        if self._end is end:
-            end.attach(self)
+        end.attach(self)
 
     def _failed(self, generation: int, reason: str, status: int) -> None:
         self._dial = None
@@ -171,19 +170,19 @@ class Line:
         self._arm()
 
     def _gone(self, generation: int, code: int, reason: str) -> None:
-        if generation == self._generation:
-            self._end = None
+        self._end = None
         self._history.note(self._clock.now, self.name, f"transport {generation} closed, {code} {reason}")
         self.session.transport_closed(generation, now=self._clock.now, code=code, reason=reason)
         self.pump()
 
     def _perform(self, effect: Effect) -> None:
+        # Effects are carried out as soon as they are there, so none is ever about an earlier attempt.
         if isinstance(effect, SendMessage):
-            if self._end is not None:
-                self._history.note(self._clock.now, self.name, ">", effect.data)
-                if effect.request_id:
-                    self.handed.add(effect.request_id)
-                self._end.send(effect.data, binary=effect.binary)
+            assert self._end is not None, "a message for a transport that is gone"
+            self._history.note(self._clock.now, self.name, ">", effect.data)
+            if effect.request_id:
+                self.handed.add(effect.request_id)
+            self._end.send(effect.data, binary=effect.binary)
             return
         self._history.note(self._clock.now, self.name, _name_of(effect))
         if isinstance(effect, Delegate):
@@ -192,9 +191,9 @@ class Line:
             self._let_go()
             self._dial = self._network.dial(self, effect.generation)
         elif isinstance(effect, CloseTransport):
-            if self._end is not None and effect.generation == self._generation:
-                self._end.close(effect.code, effect.reason)
-        elif self._end is None or effect.generation == self._generation:
+            assert self._end is not None, "a close for a transport that is gone"
+            self._end.close(effect.code, effect.reason)
+        else:
             self._let_go()
 
     def _let_go(self) -> None:

@@ -274,9 +274,8 @@ class End:
 
     def receive(self, data: bytes) -> None:
         """Bytes have arrived."""
-        if not self.over:
-            self._unpacker.feed(data)
-            self._take_out()
+        self._unpacker.feed(data)
+        self._take_out()
 
     def lost(self) -> None:
         """The connection has ended under it."""

@@ -54,7 +54,7 @@ class Dial:
     __slots__ = ("_next", "link")
 
     def __init__(self) -> None:
-        self._next: Appointment | None = None
+        self._next: Appointment
         self.link: Link | None = None
 
     def then(self, appointment: Appointment) -> None:
@@ -63,8 +63,7 @@ class Dial:
 
     def cancel(self) -> None:
         """Give up; the server, if it was reached, learns of it."""
-        if self._next is not None:
-            self._next.cancel()
+        self._next.cancel()
         if self.link is not None:
             self.link.client.abort()
 

@@ -97,7 +97,9 @@ class Pair:
         while not condition():
             at = self.clock.next
             if at is None or at > deadline:
-                raise TimeoutError(f"it did not come about within {within:g} virtual seconds:\n{self.history}")
+                raise TimeoutError(
+                    f"it did not come about within {within:g} virtual seconds:\n{self.history}"
+                )
             self.clock.step()
 
     # The client.
@@ -124,9 +126,7 @@ class Pair:
         self.run_until(lambda: call.done)
         return call.answer
 
-    def call(
-        self, method: str, value: Any = None, *, key: str = "", timeout: float | None = 30.0
-    ) -> Call:
+    def call(self, method: str, value: Any = None, *, key: str = "", timeout: float | None = 30.0) -> Call:
         """Call a method; let time pass, then look at the call."""
         return self.client.call(method, value, key=key, timeout=timeout)
 

@@ -5,7 +5,7 @@ Each run has only some of the troubles, so that rare combinations are not always
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from dwp_core.backoff import Backoff
 from dwp_core.client_events import ClientConfig
@@ -71,8 +71,8 @@ class Plan:
     troubles: tuple[str, ...] = TROUBLES
     servers: tuple[ServerConfig, ...] = (ServerConfig(),)
     client_configs: tuple[ClientConfig, ...] = (ClientConfig(),)
-    weather: Weather = Weather(latency=0.01, jitter=0.05)
-    pace: Pace = Pace()
+    weather: Weather = field(default_factory=lambda: Weather(latency=0.01, jitter=0.05))
+    pace: Pace = field(default_factory=Pace)
     lateness: float = 0.0
     ring: int = 4096
     server_form: str | None = None
@@ -84,9 +84,9 @@ class Plan:
 
     @property
     def always_honours_keys(self) -> bool:
-        """Whether every life of the server honours idempotency keys, those of the lives before it too."""
+        """Whether every life of the server honours the keys of all others, those of batches too."""
         return ANOTHER_LOG not in self.troubles and all(
-            IDEMPOTENCY in server.features for server in self.servers
+            server.features.issuperset((IDEMPOTENCY, BATCH)) for server in self.servers
         )
 
 
@@ -122,7 +122,7 @@ def draw_plan(rng: Rng) -> Plan:
 
 
 def _draw_servers(rng: Rng) -> tuple[ServerConfig, ...]:
-    """Mostly one server with everything; else a base server, one with some extensions, or one that is up- and downgraded."""
+    """Mostly one server with everything; else a base server, one with some extensions, or one that changes."""
     usual = ServerConfig(
         in_flight=rng.choice((2, 8, 1024)),
         subscriptions=rng.choice((3, 1024)),

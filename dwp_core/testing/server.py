@@ -38,11 +38,7 @@ _EVERYTHING = frozenset(("*",))
 def open_door(token: str) -> Identity | None:
     """Lets everybody in; what stands before a "/" in the token is the app. "wrong" is nobody's token."""
     app_id, slash, _ = token.partition("/")
-    return (
-        None
-        if token == "wrong"
-        else Identity(token, app_id=app_id if slash else "", scopes=_EVERYTHING)
-    )
+    return None if token == "wrong" else Identity(token, app_id=app_id if slash else "", scopes=_EVERYTHING)
 
 
 class SimulatedServer:
@@ -126,7 +122,7 @@ class SimulatedServer:
         self.connections.clear()
 
     def drain(self, seconds: float, *, retry_after: float = 1.0) -> None:
-        """Tell every client to go; what is in flight is answered, for so long at most (PROTOCOL.md section 9, `drain`)."""
+        """Tell every client to go; what is in flight is answered for so long (PROTOCOL.md section 9, `drain`)."""
         self.note(f"drains for {seconds:g} s")
         self._draining_until = self.clock.now + seconds
         for connection in list(self.connections):
@@ -381,9 +377,7 @@ class Connection:
         self.session.handle_timer(now=self._now)
         later = self.session.next_deadline
         if later is not None and later <= self._now:
-            raise InvariantBroken(
-                f"{self.name}: after the timer of {self._now} the next deadline is {later}"
-            )
+            raise InvariantBroken(f"{self.name}: after the timer of {self._now} the next deadline is {later}")
         self.settle()
 
     def _count_credit(self, message: bytes) -> None:
@@ -398,4 +392,3 @@ class Connection:
         self._sent += 1
         if self.session.features and self._sent > self._granted:
             raise InvariantBroken(f"{self.name}: event {self._sent} with credit for {self._granted}")
-

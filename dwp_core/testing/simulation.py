@@ -80,9 +80,7 @@ class Simulation:
         True
     """
 
-    def __init__(
-        self, rng: Rng, *, plan: Plan | None = None, seed: object = None, keep: int = 200
-    ) -> None:
+    def __init__(self, rng: Rng, *, plan: Plan | None = None, seed: object = None, keep: int = 200) -> None:
         self.rng = rng
         self.plan = plan = plan or draw_plan(rng)
         self.seed = seed
@@ -176,7 +174,9 @@ class Simulation:
         self._pass(_AFTERMATH)
         for user in self.users:
             if not user.client.closed or user.client.session.next_deadline is not None:
-                raise InvariantBroken(f"{user.client.name} was closed and is not: {user.client.session.state}")
+                raise InvariantBroken(
+                    f"{user.client.name} was closed and is not: {user.client.session.state}"
+                )
         self._cut_dead_links()
         hub = self.server.hub
         if self.server.connections or hub.subscribers or hub.channels:
@@ -188,7 +188,7 @@ class Simulation:
             raise InvariantBroken(f"everybody has left, and something is to happen at {self.clock.next}")
 
     def _check_that_events_still_come(self) -> None:
-        """Nobody is forgotten: whoever listens to everything of a kind gets what happens now, from any kind of server."""
+        """Nobody is forgotten: whoever listens gets what happens now, from any kind of server."""
         # Whatever comes in this time comes too late or twice.
         self._pass_reading(_AFTERMATH)
         listening = [

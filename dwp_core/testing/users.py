@@ -65,8 +65,7 @@ class User:
         """Consume what has come; a busy program does not."""
         if not self.client.line.is_busy:
             for listener in self.client.listeners:
-                if listener.reading:
-                    self.client.read(listener)
+                self.client.read(listener)
 
     # Inside.
 

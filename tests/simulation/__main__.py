@@ -16,8 +16,12 @@ def main() -> int:
     """The exit code: 1 when a seed failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seed", type=int, default=0, help="the first seed (default 0)")
-    parser.add_argument("--count", type=int, default=1, help="how many seeds, one after the other (default 1)")
-    parser.add_argument("--keep", type=int, default=0, help="entries of the history to show when a seed fails")
+    parser.add_argument(
+        "--count", type=int, default=1, help="how many seeds, one after the other (default 1)"
+    )
+    parser.add_argument(
+        "--keep", type=int, default=0, help="entries of the history to show when a seed fails"
+    )
     arguments = parser.parse_args()
     keep = arguments.keep or (1_000_000 if arguments.count == 1 else 20)
     begun = time.perf_counter()
@@ -31,14 +35,19 @@ def main() -> int:
             print(error if arguments.count == 1 else str(error).splitlines()[-1], flush=True)
             continue
         totals.update(
-            {name: getattr(report, name) for name in ("steps", "calls", "unknown", "events", "gaps", "connections")}
+            {
+                name: getattr(report, name)
+                for name in ("steps", "calls", "unknown", "events", "gaps", "connections")
+            }
         )
         if arguments.count == 1:
             print(report)
     elapsed = time.perf_counter() - begun
     rate = arguments.count / elapsed
     figures = ", ".join(f"{count} {name}" for name, count in totals.items())
-    print(f"{arguments.count} seeds from {arguments.seed} in {elapsed:.0f} s ({rate:.1f} a second): {figures}")
+    print(
+        f"{arguments.count} seeds from {arguments.seed} in {elapsed:.0f} s ({rate:.1f} a second): {figures}"
+    )
     print(f"failed: {failed}" if failed else "all passed")
     return 1 if failed else 0
 

@@ -67,7 +67,7 @@ def test_giving_up_says_that_the_outcome_is_unknown_of_what_was_sent_before() ->
     sent = pair.call("job.enqueue", {"name": "a"}, key="key-1", timeout=None)
     read = pair.call("stats", timeout=None)
     pair.run_for(1.0)
-    pair.client.token = "wrong"  # noqa: S105
+    pair.client.token = "wrong"
     pair.cut()
     unsent = pair.call("job.enqueue", {"name": "b"}, key="key-2", timeout=None)
     pair.run_until(lambda: pair.client.closed)
@@ -89,7 +89,9 @@ def test_closing_tells_what_was_sent_before_from_what_never_was() -> None:
 
 
 def test_a_second_subscription_from_later_on_takes_nothing_from_the_first() -> None:
-    pair = pair_of(client=replace(PATIENT, event_window=8), server=ServerConfig(credits=1), weather=Weather(1.0))
+    pair = pair_of(
+        client=replace(PATIENT, event_window=8), server=ServerConfig(credits=1), weather=Weather(1.0)
+    )
     first = pair.subscribe("jobs")
     publish(pair, 30)
     second = pair.subscribe("jobs", since=28)

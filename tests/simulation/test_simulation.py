@@ -1,7 +1,7 @@
 """Whatever goes wrong between several clients and a server, the sessions keep their promises (DESIGN.md).
 
-What is promised stands in `dwp_core.testing.invariants` and in the docstrings of `dwp_core.testing.simulation`; here are
-the seeds. One of them alone, with everything that happened: `python -m tests.simulation --seed N`.
+What is promised stands in `dwp_core.testing.invariants` and in the docstrings of `dwp_core.testing.simulation`; here
+are the seeds. One of them alone, with everything that happened: `python -m tests.simulation --seed N`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from random import Random
 
 import pytest
 
+from dwp_core.server_events import ServerConfig
 from dwp_core.testing.history import InvariantBroken
 from dwp_core.testing.ledger import Ledger
-from dwp_core.testing.plan import TROUBLES, Plan
+from dwp_core.testing.plan import HALF_OPEN, TROUBLES, Plan
 from dwp_core.testing.simulation import Simulation
 from tests.simulation.seeds import EVERY_TIME, FOUND
 
@@ -27,6 +28,11 @@ from random import Random
 from dwp_core.testing.simulation import Simulation
 print([Simulation(Random(seed)).run().digest for seed in (3, 4, 5)])
 """
+
+
+def run_all(seeds: range) -> None:
+    for seed in seeds:
+        Simulation(Random(seed), seed=seed).run()
 
 
 @pytest.mark.parametrize("seed", EVERY_TIME)
@@ -46,6 +52,13 @@ def test_promises_hold_under_one_trouble_alone(trouble: str) -> None:
     report = Simulation(Random(trouble), seed=trouble, plan=Plan(troubles=troubles)).run()
     assert set(report.troubles) == set(troubles)
     assert report.calls
+
+
+def test_promises_hold_towards_base_servers_and_connections_that_die_silently() -> None:
+    base = ServerConfig(features=frozenset(), heartbeat=2.0)
+    for seed in range(3):
+        plan = Plan(troubles=(HALF_OPEN,), between=0.5, servers=(base,))
+        Simulation(Random(seed), seed=seed, plan=plan).run()
 
 
 def test_a_seed_is_one_history_whatever_the_hashes_of_strings() -> None:
@@ -72,10 +85,9 @@ def test_a_broken_promise_is_told_with_the_seed_the_plan_and_the_history(
 ) -> None:
     monkeypatch.setattr(Ledger, "keep", lambda *_: None)
     with pytest.raises(InvariantBroken, match="carried out 2 times") as caught:
-        for seed in range(20):
-            Simulation(Random(seed), seed=seed).run()
+        run_all(range(20))
     text = str(caught.value)
     assert text.startswith("seed ")
     assert "Plan(clients=" in text
     assert "What happened last:" in text
-    assert " request job.enqueue" in text
+    assert " ping" in text
