@@ -83,6 +83,7 @@ class ServerSession:
         "_hub",
         "_in_flight",
         "_liveness",
+        "_load",
         "_login",
         "_login_id",
         "_messages",
@@ -128,7 +129,8 @@ class ServerSession:
         self._messages: list[bytes] = []
         self._events: list[ServerEvent] = []
         self._effects: list[ServerEffect] = []
-        self._in_flight: dict[str, Method] = {}
+        self._in_flight: dict[str, int] = {}
+        self._load = 0
         self._waits: Deadlines[str] | None = None
         self._delivery: Delivery | None = None
         self._liveness: Liveness | None = None
@@ -177,6 +179,11 @@ class ServerSession:
     def room(self) -> int:
         """How many more requests it takes at the moment. A base peer knows of no limit: do not read on without room."""
         return self._config.in_flight - len(self._in_flight)
+
+    @property
+    def overloaded(self) -> bool:
+        """Whether the requests in flight carry so much data that nothing more is to be read."""
+        return self._load > self._config.limits.message
 
     @property
     def next_deadline(self) -> float | None:
@@ -372,10 +379,9 @@ class ServerSession:
         """Clients need not wait for the answer to their login before they go on; but what they send is not endless."""
         self._held = held = self._held or []
         held.append(message)
-        if len(held) > self._config.in_flight:
-            self._refuse_login(
-                TOO_MANY, f"more than {self._config.in_flight} messages before the login was answered"
-            )
+        config = self._config
+        if len(held) > config.in_flight or sum(map(len, held)) > config.limits.message:
+            self._refuse_login(TOO_MANY, "too much was sent before the login was answered")
 
     def _refuse_login(self, code: int, message: str, details: str = "") -> None:
         self._send_error(self._login_id, code, message, details)
@@ -452,15 +458,18 @@ class ServerSession:
             if self._waits is None:
                 self._waits = Deadlines()
             self._waits.set(request_id, self._now + wait)
-        self._in_flight[request_id] = method
+        self._in_flight[request_id] = len(data)
+        self._load += len(data)
         self._events.append(RequestReceived(request_id, name, params, data))
 
     def _settle(self, request_id: str) -> bool:
         """Take a request off the list; False when nobody is there to be answered."""
-        if self._in_flight.pop(request_id, None) is None:
+        size = self._in_flight.pop(request_id, None)
+        if size is None:
             if self.state is states.CLOSING or self.state is states.CLOSED:
                 return False
             raise NotFoundError(f'no request with id "{request_id}" waits for an answer')
+        self._load -= size
         if self._waits is not None:
             self._waits.cancel(request_id)
         return True
@@ -576,6 +585,7 @@ class ServerSession:
         told = self.state is states.CLOSING
         self.state = states.SERVER_STATES.step(self.state, trigger)
         self._in_flight.clear()
+        self._load = 0
         self._waits = None
         self._held = None
         self._liveness = None

@@ -111,6 +111,13 @@ def test_what_comes_before_the_login_is_judged_has_a_bound() -> None:
     assert client.close_code == 1008
 
 
+def test_what_comes_before_the_login_is_judged_has_a_bound_in_bytes_as_well() -> None:
+    client = Client(config=SMALL)
+    client.send({"id": "a", "type": "request", "method": "auth"})
+    assert client.send(b"x" * 400) == []
+    assert error_of(client.send(b"x" * 400))[0] == 429
+
+
 # ── requests ──
 
 
@@ -216,6 +223,19 @@ def test_requests_beyond_the_limit_are_429() -> None:
     client.session.respond("a", b"{}", now=client.now)
     client.take()
     assert client.ask("stats", id="c") == []
+
+
+def test_requests_that_carry_much_data_overload_a_connection_until_they_are_answered() -> None:
+    client = Client(config=replace(SMALL, in_flight=10))
+    client.login()
+    for id in ("a", "b", "c", "d"):
+        assert not client.session.overloaded
+        client.ask("job.enqueue", {"name": "x", "payload": "y" * 150}, id=id)
+    assert client.session.overloaded
+    client.session.respond("a", b"{}", now=client.now)
+    assert not client.session.overloaded
+    client.session.close(now=client.now)
+    assert not client.session.overloaded
 
 
 def test_a_batch_beyond_the_limit_is_429() -> None:

@@ -394,6 +394,36 @@ def test_requests_of_a_negotiated_client_beyond_the_limit_are_429() -> None:
     run(program, replace(default_config(), in_flight=3))
 
 
+def test_requests_that_carry_much_data_are_taken_in_portions() -> None:
+    async def program(served: Served) -> None:
+        async with wire(served) as client:
+            await client.login(["resume"])
+            data = {"name": "noop", "payload": "x" * 4000, "queue": "nobody"}
+            client.writer.write(b"".join([client.request(f"c{n}", "job.enqueue", data) for n in range(50)]))
+            answered = [await client.until(lambda frame: True) for _ in range(50)]
+            assert {frame["type"] for frame in answered} == {"response"}
+
+    run(program, replace(default_config(), limits=Limits(message=5000)))
+
+
+def test_a_subscription_begins_with_its_answer_also_when_an_event_comes_in_the_same_turn() -> None:
+    async def program(served: Served) -> None:
+        async with wire(served) as client:
+            await client.login(["resume"])
+            (connection,) = served.server._connections
+            assert isinstance(connection, WebSocketConnection)
+            connection.data_received(client.request("s", "subscribe", {"channel": "jobs"}))
+            # Before the turn ends: whoever takes an event for older than the answer's `seq` would lose it.
+            seq = served.server.hub.head + 1
+            event = LoggedEvent(seq, "job.completed", 0, "job:job_1", "", "", "", b"{}")
+            served.server._publish([event])
+            first, second = await client.until(lambda _: True), await client.until(lambda _: True)
+            assert (first["type"], first["data"]["seq"]) == ("response", seq - 1)
+            assert (second["type"], second["data"]["seq"]) == ("event", seq)
+
+    run(program)
+
+
 # ── exact counters ──
 
 

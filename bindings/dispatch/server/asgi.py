@@ -80,7 +80,7 @@ class AsgiConnection(Connection):
     def flush(self) -> None:
         if self._out:
             self._ready.set()
-        if self.session.room > 0:
+        if self.session.room > 0 and not self.session.overloaded:
             self._room.set()
         if len(self._out) > UNSENT_LIMIT and not self._blocked:
             self._blocked = True
@@ -128,7 +128,7 @@ class AsgiConnection(Connection):
             data: bytes = message.get("bytes") or b"" if text is None else text.encode()
             self.session.receive_message(data, now=self.server.now())
             self.take_up()
-            if self.session.room <= 0 and not self.session.features:
+            if self.session.overloaded or (self.session.room <= 0 and not self.session.features):
                 # A base peer knows of no limit: it is made to wait, not refused.
                 self._room.clear()
                 await self._room.wait()

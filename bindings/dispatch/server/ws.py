@@ -272,23 +272,30 @@ class WebSocketConnection(Connection, asyncio.Protocol):
         if self._backlog is not None:
             self._backlog += messages
             return
+        if session.overloaded:
+            self._put_off(messages)
+            return
         # A negotiated peer knows the limit, and what it sends beyond is refused.
         if len(messages) > session.room and session.identity is not None and not session.features:
             room = max(session.room, 0)
-            self._backlog = messages[room:]
-            self._special = True
+            self._put_off(messages[room:])
             messages = messages[:room]
-            self._pause_reading()
         now = self.server.now()
         receive = session.receive_message
         for message in messages:
             receive(message, now=now)
         self.take_up()
 
+    def _put_off(self, messages: list[bytes]) -> None:
+        """There is no room for these now; nothing more is read until there is."""
+        self._backlog = messages
+        self._special = True
+        self._pause_reading()
+
     def _read_on(self) -> None:
         """Take up the rest once there is room, then read on."""
         if self._backlog is not None:
-            if self.session.room <= 0:
+            if self.session.room <= 0 or self.session.overloaded:
                 return
             messages, self._backlog = self._backlog, None
             self._receive(messages)
