@@ -74,6 +74,8 @@ class AsgiConnection(Connection):
                 self._out += [{"type": "websocket.send", "text": message.decode()} for message in messages]
 
     def send_fanout(self, fanout: Fanout, wire: bytes, writes: list[Connection]) -> None:
+        if self._dirty:
+            self.collect()  # what was said before goes first: a subscription begins with its answer
         writes.append(self)
         self.send(fanout.messages, binary=fanout.binary)
 

@@ -162,6 +162,8 @@ class WebSocketConnection(Connection, asyncio.Protocol):
             self._out += protocol.data_to_send()
 
     def send_fanout(self, fanout: Fanout, wire: bytes, writes: list[Connection]) -> None:
+        if self._dirty:
+            self.collect()  # what was said before goes first: a subscription begins with its answer
         out = self._out
         if not out:
             writes.append(self)
