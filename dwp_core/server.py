@@ -12,25 +12,25 @@ from typing import Any
 
 from dwp_core import server_states as states
 from dwp_core.admission import Login, admit, decode_login, read_login, welcome
-from dwp_core.codec import Codec
 from dwp_core.codec.payload import encode_payload
 from dwp_core.credit import SendCredit
-from dwp_core.deadlines import Deadlines
 from dwp_core.delivery import PAGE, Delivery, Overrun, Position
 from dwp_core.effects import AbortTransport, CloseTransport
 from dwp_core.errors import (
-    BAD_REQUEST,
     TOO_MANY,
     UNAUTHENTICATED,
     DispatchError,
     FrameError,
+    InvalidRequest,
     NotFoundError,
 )
 from dwp_core.events import LoggedEvent
-from dwp_core.frames import ERROR, EVENT, PING, PONG, REQUEST, RESPONSE, ErrorDetail, Frame
+from dwp_core.frames import EVENT, PING, PONG, REQUEST, Frame
 from dwp_core.hub import Hub
+from dwp_core.in_flight import InFlight
 from dwp_core.liveness import Liveness, Verdict
 from dwp_core.methods import Method, check_request
+from dwp_core.outgoing import Outgoing
 from dwp_core.peer import DRAIN, RESUME
 from dwp_core.server_events import (
     Identity,
@@ -73,26 +73,21 @@ class ServerSession:
     """
 
     __slots__ = (
-        "_codec",
         "_config",
         "_delivery",
         "_effects",
-        "_epoch_ns",
         "_events",
         "_held",
         "_hub",
         "_in_flight",
         "_liveness",
-        "_load",
         "_login",
         "_login_id",
-        "_messages",
         "_now",
+        "_out",
         "_pace",
-        "_sent",
         "_stalled_at",
         "_until",
-        "_waits",
         "features",
         "identity",
         "owner",
@@ -119,19 +114,14 @@ class ServerSession:
         """The extensions that both sides have; empty for a base peer."""
         self._config = config
         self._hub = hub
-        self._epoch_ns = epoch_ns
         self._now = now
-        self._codec: Codec = hub.codec("json")
+        self._out = Outgoing(hub.codec("json"), epoch_ns)
         self._login = _NO_LOGIN
         self._login_id = ""
         self._held: list[bytes] | None = None
-        self._sent = 0
-        self._messages: list[bytes] = []
         self._events: list[ServerEvent] = []
         self._effects: list[ServerEffect] = []
-        self._in_flight: dict[str, int] = {}
-        self._load = 0
-        self._waits: Deadlines[str] | None = None
+        self._in_flight = InFlight()
         self._delivery: Delivery | None = None
         self._liveness: Liveness | None = None
         self._until: float | None = now + config.auth_timeout
@@ -146,10 +136,7 @@ class ServerSession:
         delivery = self._delivery
         if delivery is not None and delivery.ready and self._pace is None:
             self._advance(delivery)
-        messages = self._messages
-        if messages:
-            self._messages = []
-        return messages
+        return self._out.take()
 
     def take_events(self) -> list[ServerEvent]:
         """What happened since this was last asked, in order."""
@@ -168,7 +155,7 @@ class ServerSession:
     @property
     def binary(self) -> bool:
         """The opcode of the messages: binary for MessagePack, text for JSON and for everything before the login."""
-        return self._codec.binary
+        return self._out.codec.binary
 
     @property
     def in_flight(self) -> int:
@@ -183,7 +170,7 @@ class ServerSession:
     @property
     def overloaded(self) -> bool:
         """Whether the requests in flight carry so much data that nothing more is to be read."""
-        return self._load > self._config.limits.message
+        return self._in_flight.load > self._config.limits.message
 
     @property
     def next_deadline(self) -> float | None:
@@ -195,10 +182,9 @@ class ServerSession:
             at = self._stalled_at
         if self._pace is not None and (at is None or self._pace < at):
             at = self._pace
-        if self._waits is not None:
-            first = self._waits.next
-            if first is not None and (at is None or first < at):
-                at = first
+        expiry = self._in_flight.next_expiry
+        if expiry is not None and (at is None or expiry < at):
+            at = expiry
         return at
 
     # Inputs: the transport.
@@ -256,9 +242,8 @@ class ServerSession:
             self._state_is_over()
         if self._stalled_at is not None and now >= self._stalled_at:
             self._abort(f"the peer took nothing for {self._config.stall_timeout:g} s")
-        if self._waits is not None:
-            while (request_id := self._waits.pop_due(now)) is not None:
-                self._events.append(WaitExpired(request_id))
+        while (request_id := self._in_flight.pop_expired(now)) is not None:
+            self._events.append(WaitExpired(request_id))
         if self._liveness is not None and now >= self._liveness.deadline:
             self._check_life(self._liveness)
 
@@ -274,11 +259,11 @@ class ServerSession:
         self._until = None
         login = self._login
         self.features = login.features
-        self._codec = self._hub.codec(login.format)
+        self._out.codec = self._hub.codec(login.format)
         if login.features:
             self._liveness = Liveness(interval=self._config.heartbeat, now=now)
         answer = welcome(self._config, login, session_id=self.session_id, log=self._hub.log)
-        self._send(RESPONSE, correl_id=self._login_id, data=answer)
+        self._out.response(now, self._login_id, answer)
         held, self._held = self._held, None
         for message in held or ():
             self.receive_message(message, now=now)
@@ -299,16 +284,7 @@ class ServerSession:
         """
         if self._settle(request_id):
             self._now = now
-            self._sent += 1
-            self._messages.append(
-                self._codec.encode(
-                    RESPONSE,
-                    f"r{self._sent}",
-                    correl_id=request_id,
-                    data=data,
-                    ts=self._epoch_ns + int(now * 1e9),
-                )
-            )
+            self._out.response(now, request_id, data)
             if self.state is states.DRAINING:
                 self._close_if_drained()
 
@@ -316,7 +292,7 @@ class ServerSession:
         """A request did not happen; its caller is told code, message and details. Otherwise as `respond`."""
         if self._settle(request_id):
             self._now = now
-            self._send_error(request_id, error.code, error.message, error.details)
+            self._send_error(request_id, error)
             if self.state is states.DRAINING:
                 self._close_if_drained()
 
@@ -326,7 +302,7 @@ class ServerSession:
         delivery = self._delivery
         if delivery is not None:
             try:
-                self._messages += delivery.log_read(events, after=after, through=through)
+                self._out.messages += delivery.log_read(events, after=after, through=through)
             except Overrun:
                 self._lost_its_place()
 
@@ -353,7 +329,7 @@ class ServerSession:
                     "deadline_ms": max(round((deadline - now) * 1000), 0),
                     "retry_after_ms": round(retry_after * 1000),
                 }
-                self._send(EVENT, data=encode_payload({"type": "drain", "data": times}))
+                self._out.frame(EVENT, now, data=encode_payload({"type": "drain", "data": times}))
             self._close_if_drained()
 
     def close(self, code: int = NORMAL, reason: str = "", *, now: float) -> None:
@@ -366,9 +342,9 @@ class ServerSession:
     def _receive_login(self, message: bytes) -> None:
         config = self._config
         try:
-            frame = decode_login(self._codec, message, config)
+            frame = decode_login(self._out.codec, message, config)
             self._login_id = frame.id
-            self._login = login = read_login(self._codec, frame, config)
+            self._login = login = read_login(self._out.codec, frame, config)
         except DispatchError as error:
             self._refuse_login(error.code, error.message, error.details)
             return
@@ -384,7 +360,7 @@ class ServerSession:
             self._refuse_login(TOO_MANY, "too much was sent before the login was answered")
 
     def _refuse_login(self, code: int, message: str, details: str = "") -> None:
-        self._send_error(self._login_id, code, message, details)
+        self._out.error(self._now, self._login_id, code, message, details)
         self._close(POLICY_VIOLATION, message)
 
     # Frames.
@@ -393,9 +369,9 @@ class ServerSession:
         if self._liveness is not None:
             self._liveness.last_heard = self._now
         try:
-            frame = self._codec.decode(message, self._config.limits)
+            frame = self._out.codec.decode(message, self._config.limits)
         except FrameError as error:
-            self._send_error(error.frame_id, error.code, error.message, error.details)
+            self._send_error(error.frame_id, error)
             return
         kind = frame.type
         if kind == REQUEST:
@@ -404,14 +380,11 @@ class ServerSession:
             else:
                 self._receive_request(frame)
         elif kind == PING:
-            asked_at = self._codec.timestamp(frame)
-            self._send(PONG, correl_id=frame.id, ts=asked_at)
+            asked_at = self._out.codec.timestamp(frame)
+            self._out.frame(PONG, self._now, correl_id=frame.id, ts=asked_at)
         elif kind != PONG:
-            self._send_error(
-                frame.id,
-                BAD_REQUEST,
-                f'a client sends frames of type request, ping or pong, not "{kind[:32]}"',
-            )
+            sent = f'a client sends frames of type request, ping or pong, not "{kind[:32]}"'
+            self._send_error(frame.id, InvalidRequest(sent))
 
     def _receive_credits(self, frame: Frame) -> None:
         """Credits ride on a frame of their own, or on a request, which is then carried out; none are taken back."""
@@ -433,11 +406,11 @@ class ServerSession:
             params: dict[str, Any] = {}
             data = b""
             if method.fields:
-                params = check_request(method, self._codec.value(frame, self._config.limits))
-                data = self._codec.data(frame)
+                params = check_request(method, self._out.codec.value(frame, self._config.limits))
+                data = self._out.codec.data(frame)
             self._take_up(frame.id, method, params, data)
         except DispatchError as error:
-            self._send_error(frame.id, error.code, error.message, error.details)
+            self._send_error(frame.id, error)
 
     def _take_up(self, request_id: str, method: Method, params: dict[str, Any], data: bytes) -> None:
         name = method.name
@@ -455,24 +428,17 @@ class ServerSession:
             )
         if method.feature == "wait":
             wait = min(params.get("timeout_ms", 2**31) / 1000, self._config.wait)
-            if self._waits is None:
-                self._waits = Deadlines()
-            self._waits.set(request_id, self._now + wait)
-        self._in_flight[request_id] = len(data)
-        self._load += len(data)
+            self._in_flight.expire(request_id, self._now + wait)
+        self._in_flight.add(request_id, size=len(data))
         self._events.append(RequestReceived(request_id, name, params, data))
 
     def _settle(self, request_id: str) -> bool:
         """Take a request off the list; False when nobody is there to be answered."""
-        size = self._in_flight.pop(request_id, None)
-        if size is None:
-            if self.state is states.CLOSING or self.state is states.CLOSED:
-                return False
-            raise NotFoundError(f'no request with id "{request_id}" waits for an answer')
-        self._load -= size
-        if self._waits is not None:
-            self._waits.cancel(request_id)
-        return True
+        if self._in_flight.settle(request_id):
+            return True
+        if self.state is states.CLOSING or self.state is states.CLOSED:
+            return False
+        raise NotFoundError(f'no request with id "{request_id}" waits for an answer')
 
     # Events.
 
@@ -483,7 +449,7 @@ class ServerSession:
             self._delivery = Delivery(
                 self._hub,
                 owner=self.owner,
-                codec=self._codec,
+                codec=self._out.codec,
                 tenant=(self.identity.app_id, self.identity.org_id),
                 labelled=not self.features,
                 numbered=RESUME in self.features,
@@ -505,7 +471,7 @@ class ServerSession:
     def _advance(self, delivery: Delivery) -> None:
         self._hub.now = self._now
         try:
-            self._messages += delivery.advance()
+            self._out.messages += delivery.advance()
         except Overrun:
             self._lost_its_place()
             return
@@ -532,33 +498,17 @@ class ServerSession:
     def _check_life(self, liveness: Liveness) -> None:
         verdict = liveness.check(self._now)
         if verdict is Verdict.PING:
-            self._send(PING)
+            self._out.frame(PING, self._now)
         elif verdict is Verdict.DEAD:
             self._abort(f"nothing was heard for {2 * self._config.heartbeat:g} s")
 
     # Sending and ending.
 
-    def _send(self, kind: str, *, correl_id: str = "", data: bytes = b"", ts: int | None = None) -> None:
-        self._sent += 1
-        when = self._epoch_ns + int(self._now * 1e9) if ts is None else ts
-        self._messages.append(
-            self._codec.encode(kind, f"r{self._sent}", correl_id=correl_id, data=data, ts=when)
-        )
-
     def _answer(self, request_id: str, value: dict[str, Any]) -> None:
-        self._send(RESPONSE, correl_id=request_id, data=encode_payload(value))
+        self._out.response(self._now, request_id, encode_payload(value))
 
-    def _send_error(self, correl_id: str, code: int, message: str, details: str = "") -> None:
-        self._sent += 1
-        self._messages.append(
-            self._codec.encode(
-                ERROR,
-                f"r{self._sent}",
-                correl_id=correl_id,
-                error=ErrorDetail(code, message, details),
-                ts=self._epoch_ns + int(self._now * 1e9),
-            )
-        )
+    def _send_error(self, correl_id: str, error: DispatchError) -> None:
+        self._out.error(self._now, correl_id, error.code, error.message, error.details)
 
     def _close_if_drained(self) -> None:
         if not self._in_flight:
@@ -577,7 +527,7 @@ class ServerSession:
         self._end(states.LOST, reason)
         self._until = None
         self._stalled_at = None
-        self._messages.clear()
+        self._out.messages.clear()
         self._effects.append(AbortTransport(0, reason))
 
     def _end(self, trigger: str, reason: str) -> None:
@@ -585,8 +535,6 @@ class ServerSession:
         told = self.state is states.CLOSING
         self.state = states.SERVER_STATES.step(self.state, trigger)
         self._in_flight.clear()
-        self._load = 0
-        self._waits = None
         self._held = None
         self._liveness = None
         self._pace = None

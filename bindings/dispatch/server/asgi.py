@@ -75,7 +75,7 @@ class AsgiConnection(Connection):
 
     def send_fanout(self, fanout: Fanout, wire: bytes, writes: list[Connection]) -> None:
         if self._dirty:
-            self.collect()  # what was said before goes first: a subscription begins with its answer
+            self.collect_first()
         writes.append(self)
         self.send(fanout.messages, binary=fanout.binary)
 

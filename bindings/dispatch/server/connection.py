@@ -179,6 +179,17 @@ class Connection:
             elif type(effect) is AbortTransport:
                 self.abort_transport(effect.reason)
 
+    def collect_first(self) -> None:
+        """Before events of a fan-out are queued: what was said in this turn goes first.
+
+        A subscription begins with its answer; an event that overtook it would be lost to it.
+        """
+        try:
+            self.collect()
+        except Exception:
+            logger.exception("%s failed and was dropped", self.session.session_id)
+            self.abort_transport("internal error")
+
     def over(self, reason: str) -> None:
         """The transport is gone."""
         self.session.transport_closed(now=self.server.now(), reason=reason)

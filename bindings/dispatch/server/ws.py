@@ -163,7 +163,7 @@ class WebSocketConnection(Connection, asyncio.Protocol):
 
     def send_fanout(self, fanout: Fanout, wire: bytes, writes: list[Connection]) -> None:
         if self._dirty:
-            self.collect()  # what was said before goes first: a subscription begins with its answer
+            self.collect_first()
         out = self._out
         if not out:
             writes.append(self)
