@@ -28,6 +28,8 @@ def main() -> int:
     failed: list[int] = []
     totals: Counter[str] = Counter()
     for seed in range(arguments.seed, arguments.seed + arguments.count):
+        if seed > arguments.seed and seed % 500 == 0:
+            print(f"… up to {seed}, {len(failed)} failed", flush=True)
         try:
             report = Simulation(Random(seed), seed=seed, keep=keep).run()
         except InvariantBroken as error:

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 DIGESTS = """
 from random import Random
 from dwp_core.testing.simulation import Simulation
-print([Simulation(Random(seed)).run().digest for seed in (3, 4, 5)])
+print([Simulation(Random(seed)).run().digest for seed in (0, 1)])
 """
 
 
@@ -63,7 +63,7 @@ def test_promises_hold_towards_base_servers_and_connections_that_die_silently() 
 
 def test_a_seed_is_one_history_whatever_the_hashes_of_strings() -> None:
     outputs = set()
-    for hash_seed in ("1", "2", "3"):
+    for hash_seed in ("1", "2"):
         result = subprocess.run(
             [sys.executable, "-c", DIGESTS],
             cwd=ROOT,
@@ -85,7 +85,7 @@ def test_a_broken_promise_is_told_with_the_seed_the_plan_and_the_history(
 ) -> None:
     monkeypatch.setattr(Ledger, "keep", lambda *_: None)
     with pytest.raises(InvariantBroken, match="carried out 2 times") as caught:
-        run_all(range(20))
+        run_all(range(15, 40))
     text = str(caught.value)
     assert text.startswith("seed ")
     assert "Plan(clients=" in text
