@@ -29,6 +29,7 @@ from dispatch.server.asgi import app as asgi_app
 from dispatch.server.auth import EVERYTHING, Keys, is_loopback, parse_key
 from dispatch.server.engine import EngineOptions
 from dispatch.server.loading import Loaded, LoadError, load
+from dispatch.server.punctual import punctual_http
 from dispatch.server.server import PATH, DispatchServer
 from dispatch.server.ws import uvicorn_protocol
 from dispatch.store.memory import MemoryStore
@@ -180,6 +181,7 @@ class _Http(uvicorn.Server):
             uvicorn.Config(
                 asgi_app(server),
                 ws=uvicorn_protocol(server),
+                http=punctual_http(server.config.auth_timeout),
                 lifespan="off",
                 log_config=None,
                 access_log=False,
