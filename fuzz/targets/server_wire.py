@@ -121,6 +121,9 @@ class Server:
     def forget(self, connection: Connection) -> None:
         """As `waits`."""
 
+    def hand_over(self) -> None:
+        pass
+
     def opened(self, connection: Connection) -> None:
         pass
 
