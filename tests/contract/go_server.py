@@ -124,6 +124,7 @@ class GoServer:
     async def _stop(self) -> None:
         for task in self._running:
             task.cancel()
+        self._event_came.set()
         self._cut()
         self._server.close()
         await self._server.wait_closed()

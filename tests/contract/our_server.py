@@ -58,6 +58,12 @@ class OurServer:
         """Let jobs end that are held, or will be."""
         self._held.release(count)
 
+    def restart(self) -> None:
+        """Stop as an operator stops it, and start again on the same store and another port."""
+        self.release(64)
+        self._thread.run(self._stop())
+        self._thread.run(self._start())
+
     def connections(self) -> int:
         """How many there are."""
         return len(self._server._connections)

@@ -15,7 +15,7 @@ from tests.contract.conftest import our_world
 from tests.contract.go_server import GoServer
 from tests.contract.our_server import OurServer
 from tests.contract.relay import Relay
-from tests.contract.world import NO_JOB, World, failure_of, gather, in_thread, take, take_until
+from tests.contract.world import NO_JOB, World, failure_of, gather, in_thread, take, take_until, until
 
 pytestmark = pytest.mark.anyio
 
@@ -324,11 +324,4 @@ async def test_a_run_is_started_while_the_client_goes_on(go: World[GoServer]) ->
             assert results == []
             await client.publish_event("approved", {"by": "ada"})
         assert [run.state for run in results] == ["completed", "completed"]
-        assert go.server.connections() == 1 or await in_thread(gone_to_one, go.server)
-
-
-def gone_to_one(server: GoServer) -> bool:
-    """Its other connections have been closed by their client; the server hears of that in its own time."""
-    while server.connections() > 1:
-        server._thread.call(lambda: None)
-    return True
+        await in_thread(until, lambda: go.server.connections() == 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -52,6 +53,14 @@ class World(Generic[S]):
 async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
     """Call something that blocks."""
     return await anyio.to_thread.run_sync(functools.partial(function, *arguments))
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait, in a thread, for what another thread does by itself."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0)  # only so that the other thread comes to run
 
 
 async def gather(*calls: Callable[[], Awaitable[T]]) -> list[T]:

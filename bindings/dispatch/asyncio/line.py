@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 import ssl as tls
 import time
 from collections import deque
@@ -386,5 +388,6 @@ def clock_of(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
 
 
 def _os_reason(error: BaseException) -> str:
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(text)
+    if isinstance(error, OSError) and error.errno and not isinstance(error, tls.SSLError | socket.gaierror):
+        return os.strerror(error.errno)  # asyncio has put "Connect call failed" in its place
+    return str(getattr(error, "strerror", None) or error) or type(error).__name__
