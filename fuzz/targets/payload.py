@@ -43,25 +43,32 @@ def _allowed(data: bytes, limits: Limits) -> bool:
     if len(data) > limits.payload:
         return False
     try:
-        value = _parse(data)
+        value, everything = _parse(data), _parse(data, pairs=True)
     except (ValueError, RecursionError):
         return False
-    return _travels(value, limits.depth)
+    return _travels(value) and _depth(everything) <= limits.depth
 
 
-def _parse(data: bytes) -> Any:
+def _parse(data: bytes, *, pairs: bool = False) -> Any:
+    """The value; with `pairs`, objects as lists, which also have the members that a later one replaces."""
+
     def constant(text: str) -> NoReturn:
         raise ValueError(f"{text} is not JSON")
 
-    return json.loads(data.decode("utf-8"), parse_constant=constant)
+    hook: Any = (lambda members: [member for _, member in members]) if pairs else None
+    return json.loads(data.decode("utf-8"), parse_constant=constant, object_pairs_hook=hook)
 
 
-def _travels(value: Any, depth: int) -> bool:
+def _depth(value: Any) -> int:
+    return 1 + max(map(_depth, value), default=0) if isinstance(value, list) else 0
+
+
+def _travels(value: Any) -> bool:
     if isinstance(value, str):
         return not any("\ud800" <= character <= "\udfff" for character in value)
     if isinstance(value, float):
         return math.isfinite(value)
     if isinstance(value, (list, dict)):
         inner = [*value, *value.values()] if isinstance(value, dict) else value
-        return depth > 0 and all(_travels(item, depth - 1) for item in inner)
+        return all(map(_travels, inner))
     return True
