@@ -297,6 +297,17 @@ def test_a_silent_negotiated_peer_is_asked_and_dropped() -> None:
     run(program, replace(default_config(), heartbeat=0.02))
 
 
+def test_tcp_notices_a_base_client_that_is_gone() -> None:
+    async def program(served: Served) -> None:
+        async with wire(served) as client:
+            await client.login()
+            transport = connection_of(served)._transport
+            assert transport is not None
+            assert transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+    run(program)
+
+
 # ── back-pressure ──
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -32,6 +33,9 @@ before it reads must not be locked out."""
 _logger = logging.getLogger("dispatch.server.websocket")
 # websockets tells of every connection that closes; only what is wrong is worth a line.
 _logger.setLevel(logging.WARNING)
+
+_KEEP_ALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
+"""Seconds of silence, seconds between probes, probes without an answer; where the system has them."""
 
 Fallback = Callable[[], asyncio.Protocol]
 
@@ -89,6 +93,8 @@ class WebSocketConnection(Connection, asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
         self.host = peer[0] if isinstance(peer, tuple) else ""
+        if self.host:
+            _keep_alive(transport.get_extra_info("socket"))
         self.server.opened(self)
         self.touch()
 
@@ -336,6 +342,15 @@ class WebSocketConnection(Connection, asyncio.Protocol):
 
     def _buffered(self) -> int:
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+
+def _keep_alive(sock: socket.socket | None) -> None:
+    """Have TCP notice a peer that is gone: base clients answer no pings of ours (PROTOCOL.md section 7)."""
+    if sock is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEP_ALIVE:
+            if hasattr(socket, name):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def uvicorn_protocol(server: DispatchServer) -> type[asyncio.Protocol]:

@@ -89,7 +89,7 @@ class EnqueuedJob(NamedTuple):
     duplicate: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: made once per enqueue, as above
 class Enqueued:
     """The answer to an enqueue. `duplicate`: the idempotency key was used before, and this is the first answer."""
 
