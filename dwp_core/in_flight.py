@@ -5,8 +5,6 @@ Each leaves the table once. What the client of the other side keeps about them i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from dwp_core.deadlines import Deadlines
 
 
@@ -16,32 +14,24 @@ class InFlight:
     Example:
         >>> table = InFlight()
         >>> table.add("c1", size=20)
-        >>> "c1" in table, table.load
-        (True, 20)
+        >>> table.sizes, table.load
+        ({'c1': 20}, 20)
         >>> table.settle("c1"), table.settle("c1"), table.load
         (True, False, 0)
     """
 
-    __slots__ = ("_expiries", "_sizes", "load")
+    __slots__ = ("_expiries", "load", "sizes")
 
     def __init__(self) -> None:
-        self._sizes: dict[str, int] = {}
+        self.sizes: dict[str, int] = {}
+        """The bytes of data that each of them carries, by id."""
         self._expiries: Deadlines[str] | None = None
         self.load = 0
-        """Bytes of data that they carry."""
-
-    def __len__(self) -> int:
-        return len(self._sizes)
-
-    def __contains__(self, request_id: object) -> bool:
-        return request_id in self._sizes
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._sizes)
+        """The bytes that they carry together."""
 
     def add(self, request_id: str, *, size: int) -> None:
         """Take up a request whose data has that many bytes."""
-        self._sizes[request_id] = size
+        self.sizes[request_id] = size
         self.load += size
 
     def expire(self, request_id: str, at: float) -> None:
@@ -61,7 +51,7 @@ class InFlight:
 
     def settle(self, request_id: str) -> bool:
         """It is answered; False when there is no such request (any more)."""
-        size = self._sizes.pop(request_id, None)
+        size = self.sizes.pop(request_id, None)
         if size is None:
             return False
         self.load -= size
@@ -71,6 +61,6 @@ class InFlight:
 
     def clear(self) -> None:
         """Nobody wants an answer any more."""
-        self._sizes.clear()
+        self.sizes.clear()
         self._expiries = None
         self.load = 0

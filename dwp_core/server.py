@@ -160,12 +160,12 @@ class ServerSession:
     @property
     def in_flight(self) -> int:
         """Requests that are not answered yet."""
-        return len(self._in_flight)
+        return len(self._in_flight.sizes)
 
     @property
     def room(self) -> int:
         """How many more requests it takes at the moment. A base peer knows of no limit: do not read on without room."""
-        return self._config.in_flight - len(self._in_flight)
+        return self._config.in_flight - len(self._in_flight.sizes)
 
     @property
     def overloaded(self) -> bool:
@@ -400,7 +400,7 @@ class ServerSession:
                 frame,
                 self.identity,
                 self._config,
-                in_flight=self._in_flight,
+                in_flight=self._in_flight.sizes,
                 draining=self.state is states.DRAINING,
             )
             params: dict[str, Any] = {}
@@ -511,7 +511,7 @@ class ServerSession:
         self._out.error(self._now, correl_id, error.code, error.message, error.details)
 
     def _close_if_drained(self) -> None:
-        if not self._in_flight:
+        if not self._in_flight.sizes:
             self._close(GOING_AWAY, "the server is going away")
 
     def _close(self, code: int, reason: str) -> None:

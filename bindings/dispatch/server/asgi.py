@@ -138,9 +138,11 @@ class AsgiConnection(Connection):
 
 async def _websocket(server: DispatchServer, scope: Scope, receive: Receive, send: Send) -> None:
     await receive()  # websocket.connect
-    if _path(scope) != server.path or not server.serving:
-        why = f"the protocol is at {server.path}" if server.serving else "the server is going away"
-        await send({"type": "websocket.close", "code": 1008, "reason": why})
+    if _path(scope) != server.path:
+        await _reject(scope, send, 404, f"there is nothing here; the protocol is at {server.path}")
+        return
+    if not server.serving:
+        await _reject(scope, send, 503, "the server is going away")
         return
     await send({"type": "websocket.accept"})
     client = scope.get("client")
@@ -163,6 +165,17 @@ async def _websocket(server: DispatchServer, scope: Scope, receive: Receive, sen
                 await task
         connection.over(reason)
         server.lost(connection)
+
+
+async def _reject(scope: Scope, send: Send, status: int, why: str) -> None:
+    """Say no to a handshake: with a status and the reason where the ASGI server can, else it answers 403."""
+    if "websocket.http.response" not in (scope.get("extensions") or {}):
+        await send({"type": "websocket.close", "code": 1008, "reason": why})
+        return
+    body = f"{why}\n".encode()
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": body})
 
 
 async def _http(server: DispatchServer, scope: Scope, send: Send) -> None:

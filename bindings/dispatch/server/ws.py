@@ -160,12 +160,8 @@ class WebSocketConnection(Connection, asyncio.Protocol):
     # Connection
 
     def send(self, messages: list[bytes], *, binary: bool) -> None:
-        protocol = self._protocol
-        if protocol.state is OPEN:
-            put = protocol.send_binary if binary else protocol.send_text
-            for message in messages:
-                put(message)
-            self._out += protocol.data_to_send()
+        if self._protocol.state is OPEN:
+            self._out.append(frame_all(messages, binary=binary))
 
     def send_fanout(self, fanout: Fanout, wire: bytes, writes: list[Connection]) -> None:
         if self._dirty:
