@@ -160,8 +160,8 @@ class Dispatch:
             priority: higher goes first; 0 by default.
             delay: seconds before it may start. Not together with `run_at`.
             run_at: when it may start, a datetime with time zone or RFC 3339 text.
-            max_retries: retries before it fails; 3 by default.
-            job_timeout: seconds that one attempt may take; 300 by default.
+            max_retries: retries before it fails; 3 unless the function says otherwise.
+            job_timeout: seconds that one attempt may take; 300 unless the function says otherwise.
             unique_key: if a job with this key has not ended, that one is returned, with `duplicate`.
             unique_for: seconds for which `unique_key` holds, even if the job has ended.
             idempotency_key: the same key and data within a day is one job; made up for each call if left out.

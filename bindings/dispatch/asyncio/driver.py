@@ -262,8 +262,8 @@ class Driver:
             self._ended(event)
 
     def _ended(self, event: Closed) -> None:
-        if event.cause is not None:
-            _LOGGER.error("gave up: %s", event.cause)
+        if event.cause is not None and self._connected.done():
+            _LOGGER.error("gave up: %s", event.cause)  # else `connect` raises it
         if self._session.state == CLOSED and not self._connected.done():
             self._connected.set_exception(
                 event.cause or ClosedError("the client was closed while it connected")

@@ -248,12 +248,12 @@ class Line:
 
     def opened(self, connection: Connection) -> None:
         """TCP (and TLS) is there; the upgrade is on its way."""
-        self._left.add(connection)
         if connection.generation == self.session.generation:
+            self._left.add(connection)
             self._connection = connection
             connection.flush()
         else:
-            connection.abort()
+            connection.abort()  # uvloop will not say that it is lost, for it never was made
 
     def received(self) -> None:
         """Something has come in: what its receivers want next is written at once again."""
