@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import count
 
+from dwp_core.peer import RESUME
 from dwp_core.testing.calls import Listener
 from dwp_core.testing.client import SimulatedClient
 from dwp_core.testing.clock import VirtualClock
@@ -298,7 +299,9 @@ class Simulation:
         return ""
 
     def _has_seen_all(self, listener: Listener, user: User) -> bool:
-        return not self.plan.always_resumes or has_seen_all(listener, self.ledger, user.tenant)
+        """Towards a server that sends again; from others comes what comes."""
+        peer = user.client.session.peer
+        return peer is None or RESUME not in peer.features or has_seen_all(listener, self.ledger, user.tenant)
 
     @property
     def _clients(self) -> list[SimulatedClient]:
