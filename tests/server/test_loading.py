@@ -198,6 +198,7 @@ def test_a_function_registered_twice_names_both_places(tmp_path: Path) -> None:
 
     assert 'ValueError: two functions are named "greet"' in message
     assert f"one at {tmp_path}/jobs.py:4, one at {tmp_path}/jobs.py:8" in message
+    assert "registry.py" not in message
 
 
 def test_a_script_that_ends_the_program_says_where_that_belongs(tmp_path: Path) -> None:

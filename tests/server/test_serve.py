@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import socket
@@ -359,6 +360,9 @@ def test_insecure_is_possible_and_said(folder: Path) -> None:
         ({"host": "192.0.2.1", "insecure": True}, "this machine has no address 192.0.2.1"),
         ({"tokens": ["dk_secret:job:reed"]}, "unknown scope"),
         ({"tokens": [""]}, "is empty"),
+        ({"lease_seconds": math.inf}, "lease_seconds (--lease) must be from 0.1 to 86400 seconds, got inf"),
+        ({"lease_seconds": math.nan}, "lease_seconds (--lease) must be from 0.1 to 86400 seconds, got nan"),
+        ({"drain_seconds": math.inf}, "drain_seconds (--drain) must be from 0 to 86400 seconds, got inf"),
         ({"db": "no/such/folder/x.db"}, "no directory"),
         ({"db": "."}, "directory"),
         ({"db": "/proc/dispatch.db"}, "/proc/dispatch.db"),

@@ -139,6 +139,18 @@ def test_a_database_of_something_else_without_an_id_is_recognized_by_its_tables(
     assert "something else (application id 0, 1 tables)" in refusal(path)
 
 
+@pytest.mark.parametrize("damage", ["DELETE FROM meta", "DROP TABLE meta"])
+def test_a_store_without_its_log_id_is_called_damaged(path: Path, damage: str) -> None:
+    with opened(path):
+        pass
+    with closing(sqlite3.connect(path)) as other:
+        other.execute(damage)
+        other.commit()
+    said = refusal(path)
+    assert said.startswith(f"{path} says that it is a store of dispatch, but")
+    assert "restore it from a backup, or use another file" in said
+
+
 def test_a_file_of_a_newer_version_is_left_as_it_is(path: Path) -> None:
     with opened(path) as store:
         store._execute(f"PRAGMA user_version = {SCHEMA_VERSION + 4}")

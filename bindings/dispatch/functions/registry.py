@@ -21,11 +21,16 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 from dispatch.functions.identity import check_name, place_of, qualified_name, same_function, short_names
 from dispatch.functions.payload import Binder
 from dwp_core.errors import NotFoundError
+from dwp_core.methods import METHODS
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 MAX_RETRIES = 1_000
+
+# What a request may ask for, a function may.
+_PRIORITY = METHODS["job.enqueue"].by_name["priority"]
+_LONGEST = METHODS["job.enqueue"].by_name["timeout_ms"].most // 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +313,10 @@ def _check_options(
         raise _misuse("queue", "a name such as 'mail'", queue)
     if priority is not None and (not isinstance(priority, int) or isinstance(priority, bool)):
         raise _misuse("priority", "an integer", priority)
+    if priority is not None and not _PRIORITY.least <= priority <= _PRIORITY.most:
+        raise ValueError(
+            f"@dispatch.function: priority must be between {_PRIORITY.least} and {_PRIORITY.most}, got {priority}"
+        )
     if retry is not None and max_retries is not None:
         raise TypeError("@dispatch.function: give retry or max_retries, not both: they mean the same")
     if retry is not None:
@@ -328,6 +337,10 @@ def _check_options(
         if not (seconds > 0 and math.isfinite(seconds)):
             raise ValueError(
                 f"@dispatch.function: timeout must be more than 0 seconds and finite, got {timeout!r}"
+            )
+        if seconds > _LONGEST:
+            raise ValueError(
+                f"@dispatch.function: timeout must be at most {_LONGEST} seconds, got {timeout!r}"
             )
     return Options(queue, priority, max_retries, None if seconds is None else float(seconds))
 

@@ -16,12 +16,14 @@ from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType, TracebackType
 
+from dispatch import functions
 from dispatch.functions.registry import REGISTRY, Function, Registry
 
 DEFAULT_APP = "app.py"
 
 _OURS = str(Path(__file__).resolve().parent)
-_MACHINERY = ("<frozen importlib", _OURS, str(Path(importlib.__file__ or "").parent))
+_DECLARING = str(Path(functions.__file__).resolve().parent)
+_MACHINERY = ("<frozen importlib", _OURS, _DECLARING, str(Path(importlib.__file__ or "").parent))
 
 
 class LoadError(Exception):

@@ -44,6 +44,9 @@ IN_MEMORY = ":memory:"
 BACKLOG = 2048
 NAMES_SHOWN = 12
 EXIT_SECONDS = 2.0
+SHORTEST_LEASE = 0.1
+LONGEST_WAIT = 86_400.0
+"""Seconds: more is a mistake, for a lease as for draining."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -95,6 +98,7 @@ def serve(options: ServeOptions) -> int:
     """
     try:
         with contextlib.ExitStack() as stack:
+            _check_times(options)
             keys = _keys_of(options)
             engine_options = _engine_options_of(options)
             listener = stack.enter_context(_listen(options.host, options.port))
@@ -237,6 +241,16 @@ class _Everybody(Keys):
 
     def identify(self, token: str) -> Identity | None:
         return Identity("anybody", scopes=EVERYTHING)
+
+
+def _check_times(options: ServeOptions) -> None:
+    for name, seconds, least in (
+        ("drain_seconds (--drain)", options.drain_seconds, 0.0),
+        ("lease_seconds (--lease)", options.lease_seconds, SHORTEST_LEASE),
+    ):
+        # Not a number is between nothing.
+        if seconds is not None and not least <= seconds <= LONGEST_WAIT:
+            raise CannotServe(f"{name} must be from {least:g} to {LONGEST_WAIT:g} seconds, got {seconds:g}")
 
 
 def _keys_of(options: ServeOptions) -> Keys | None:

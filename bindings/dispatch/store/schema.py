@@ -141,8 +141,18 @@ def prepare(
             f"{path} was written by a newer version of dispatch (its schema is {version}, this version knows up to"
             f" {len(migrations)}): upgrade dispatch-sdk, or use another file"
         )
-    (log_id,) = connection.execute("SELECT value FROM meta WHERE key = 'log_id'").fetchone()
-    return str(log_id)
+    return _log_id(connection, path)
+
+
+def _log_id(connection: sqlite3.Connection, path: str) -> str:
+    (has_meta,) = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'meta'").fetchone()
+    row = connection.execute("SELECT value FROM meta WHERE key = 'log_id'").fetchone() if has_meta else None
+    if row is None:
+        raise DispatchError(
+            f"{path} says that it is a store of dispatch, but the id of its event log is missing: it is damaged, or"
+            " something else has changed it; restore it from a backup, or use another file"
+        )
+    return str(row[0])
 
 
 def _migrate(
