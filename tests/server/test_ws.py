@@ -365,9 +365,11 @@ def test_a_client_that_reads_nothing_is_not_read_either_and_dropped_at_last() ->
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
         connection = connection_of(served)
         request = client.request("x", "unsubscribe", {"channel": "y" * 60_000})
-        while not connection._reading_paused and not made._closed:  # type: ignore[attr-defined]
-            client.writer.write(request)
-            await client.writer.drain()
+        while not connection._reading_paused:
+            # Not `drain`: it would wait for a server that has stopped reading.
+            if client.writer.transport.get_write_buffer_size() < 1_000_000:
+                client.writer.write(request)
+            await asyncio.sleep(0)
         assert connection._transport is not None
         assert connection._transport.get_write_buffer_size() < 16 * 1024 * 1024
         connection.session.handle_timer(now=served.server.now() + 1000.0)
