@@ -277,6 +277,14 @@ def test_a_good_key_comes_in(locked: Live) -> None:
     assert cli("ping", "--token", SECRET, live=locked).returncode == 0
 
 
+def test_a_wrong_path_is_told_the_right_one_and_asked_for_no_key(live: Live) -> None:
+    elsewhere = live.url.removesuffix("/dwp") + "/jobs"
+    result = cli("ping", "--url", elsewhere, live=live)
+    assert result.returncode == 3
+    assert "HTTP 404: there is nothing here; the protocol is at /dwp" in result.stderr
+    assert "DISPATCH_TOKEN" not in result.stderr
+
+
 @pytest.mark.parametrize("token", ["", "dk_guess"])
 def test_a_bad_key_ends_with_4_and_says_how_to_give_one(locked: Live, token: str) -> None:
     result = cli("ping", live=locked, token=token)
@@ -288,7 +296,7 @@ def test_a_bad_key_ends_with_4_and_says_how_to_give_one(locked: Live, token: str
 def test_a_key_without_the_scope_ends_with_4(locked: Live) -> None:
     result = cli("enqueue", "resize-image", '{"image": "a", "width": 1}', live=locked, token=READER)
     assert result.returncode == 4
-    assert "403" in result.stderr
+    assert "403: insufficient permissions (job.enqueue needs job:write)" in result.stderr
 
 
 # ── what is not there ──

@@ -131,10 +131,11 @@ Examples:
 def enqueue(
     name: Annotated[str, typer.Argument(help="The function that the job is a call of.", metavar="NAME")],
     payload: Annotated[
-        str, typer.Argument(help="Its payload as JSON; - reads standard input.", metavar="[JSON]")
+        str, typer.Argument(help="JSON; - reads it from standard input.", metavar="PAYLOAD")
     ] = "{}",
     queue: Annotated[
-        str | None, typer.Option("--queue", "-q", help="The queue.", show_default="default")
+        str | None,
+        typer.Option("--queue", "-q", help="The queue.", show_default="the function's, else default"),
     ] = None,
     priority: Annotated[
         int | None, typer.Option("--priority", "-p", help="Higher goes first.", show_default="0")
@@ -143,7 +144,10 @@ def enqueue(
         float | None, typer.Option("--delay", help="Seconds before it may start.", min=0, metavar="SECONDS")
     ] = None,
     max_retries: Annotated[
-        int | None, typer.Option("--max-retries", help="Retries before it fails.", min=0, show_default="3")
+        int | None,
+        typer.Option(
+            "--max-retries", help="Retries before it fails.", min=0, show_default="the function's, else 3"
+        ),
     ] = None,
     idempotency_key: Annotated[
         str | None,
@@ -234,7 +238,7 @@ def events(
         str,
         typer.Argument(
             help="jobs, workflows, firehose, job:<id>, workflow:<run id> or queue:<name>.",
-            metavar="[CHANNEL]",
+            metavar="CHANNEL",
         ),
     ] = "firehose",
     since: Annotated[

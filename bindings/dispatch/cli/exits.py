@@ -8,6 +8,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from dispatch.errors import AuthError, ConnectionError, DispatchError, OutcomeUnknown, TimeoutError
+from dwp_core.errors import FORBIDDEN
 
 
 class Exit(IntEnum):
@@ -40,7 +41,6 @@ _BY_ERROR: tuple[tuple[type[DispatchError], Exit], ...] = (
 )
 
 _HINTS = {
-    Exit.DENIED: "give a key with --token or DISPATCH_TOKEN",
     Exit.UNREACHABLE: "is a server running there? start one with: dispatch serve app.py; say where with --url",
     Exit.UNKNOWN: "it may have been carried out; look before you repeat it",
 }
@@ -59,6 +59,10 @@ def exit_for(error: DispatchError) -> Exit:
     return Exit.FAILED
 
 
-def hint_for(code: Exit) -> str:
+def hint_for(error: DispatchError) -> str:
     """What to try next; "" where the message says it all."""
-    return _HINTS.get(code, "")
+    if isinstance(error, AuthError):
+        if error.code == FORBIDDEN:
+            return "give a key that may do this with --token or DISPATCH_TOKEN"
+        return "give a key that the server knows with --token or DISPATCH_TOKEN"
+    return _HINTS.get(exit_for(error), "")

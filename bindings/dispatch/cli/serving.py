@@ -34,7 +34,7 @@ def serve(
     app: Annotated[
         str | None,
         typer.Argument(
-            help="A file (app.py) or a module (package.module, package.module:attribute).", metavar="[APP]"
+            help="A file (app.py) or a module (package.module, package.module:attribute).", metavar="APP"
         ),
     ] = None,
     host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
@@ -70,7 +70,8 @@ def serve(
         typer.Option("--insecure", help="Listen on other addresses without keys, too.", show_default=False),
     ] = False,
     concurrency: Annotated[
-        int | None, typer.Option("--concurrency", "-c", help="Jobs that run at once.", min=1)
+        int | None,
+        typer.Option("--concurrency", "-c", help="Jobs that run at once.", min=1, show_default="64"),
     ] = None,
     drain: Annotated[
         float,
@@ -84,6 +85,7 @@ def serve(
             "--lease",
             help="Seconds after which the jobs of a server that died are taken over.",
             min=0.1,
+            show_default="30",
             metavar="SECONDS",
         ),
     ] = None,
