@@ -18,8 +18,10 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.typing import Origin
 
 from dispatch.server.asgi import AsgiConnection, app
+from dispatch.server.connection import UNSENT_LIMIT
 from dispatch.server.server import DispatchServer, default_config
 from dispatch.server.ws import WebSocketConnection, uvicorn_protocol
 from dispatch.store.memory import MemoryStore
@@ -113,6 +115,9 @@ def test_alone_it_starts_and_stops_with_the_asgi_server() -> None:
             assert (await get(http.port, "/nothing"))[0] == 404
             with pytest.raises(InvalidStatus):
                 async with connect(f"ws://127.0.0.1:{http.port}/elsewhere"):
+                    pass
+            with pytest.raises(InvalidStatus, match="403"):
+                async with connect(f"ws://127.0.0.1:{http.port}/dwp", origin=Origin("https://evil.example")):
                     pass
         assert not server.serving
 
@@ -358,5 +363,51 @@ def test_stopping_uvicorn_drains_its_connections() -> None:
             await client.next()
         assert connection.close_code == 1001
         await server.stop(0)
+
+    run(program)
+
+
+def test_for_a_peer_that_takes_nothing_the_store_is_not_read_either() -> None:
+    async def program() -> None:
+        server = new_server()
+        await server.start()
+        heard: asyncio.Queue[Any] = asyncio.Queue()
+        taking = asyncio.Event()
+        taking.set()
+        answers: list[Any] = []
+
+        async def send(message: Any) -> None:
+            await taking.wait()
+            answers.append(message)
+
+        def say(id: str, method: str, data: Any) -> None:
+            frame = {"id": id, "type": "request", "method": method, "data": data}
+            heard.put_nowait({"type": "websocket.receive", "text": json.dumps(frame)})
+
+        heard.put_nowait({"type": "websocket.connect"})
+        say("in", "auth", {"token": "", "features": ["resume"]})
+        for n in range(15):
+            job = {"name": "noop", "payload": "x" * 40_000, "delay_ms": 10**9}
+            say(f"job-{n}", "job.enqueue", job)
+        scope = {"type": "websocket", "path": "/dwp", "headers": [], "client": ("127.0.0.1", 1)}
+        serving = asyncio.ensure_future(app(server)(scope, heard.get, send))
+        while len(answers) < 17:
+            await asyncio.sleep(0)
+        taking.clear()
+        [connection] = server._connections
+        for n in range(40):
+            say(f"list-{n}", "job.list", {})
+        while connection.unsent <= UNSENT_LIMIT or connection._reading:
+            await asyncio.sleep(0)
+        assert len(connection._to_read) > 10
+        taking.set()
+        while len(answers) < 57:
+            await asyncio.sleep(0)
+        assert [json.loads(answer["text"])["correl_id"] for answer in answers[17:]] == [
+            f"list-{n}" for n in range(40)
+        ]
+        heard.put_nowait({"type": "websocket.disconnect"})
+        await serving
+        await server.stop(0.0)
 
     run(program)

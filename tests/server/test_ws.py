@@ -15,12 +15,15 @@ from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
 from websockets.uri import parse_uri
 
+from dispatch.server.auth import Key, Keys
+from dispatch.server.connection import PAGE_WEIGHT, READS_AT_ONCE, UNSENT_LIMIT
 from dispatch.server.server import default_config
 from dispatch.server.ws import WebSocketConnection
+from dispatch.store.values import JobPage
 from dwp_core.events import LoggedEvent
 from dwp_core.frames import Limits
 from dwp_core.server_events import ServerConfig
-from tests.server.serving import Served, raw, serving
+from tests.server.serving import KEYS, Served, raw, serving
 
 PATIENCE = 30.0
 MORE_THAN_SOCKETS_HOLD = 16 * 1024 * 1024
@@ -233,6 +236,32 @@ def test_another_path_is_404() -> None:
 # ── ends ──
 
 
+@pytest.mark.parametrize(
+    ("origin", "keys", "status"),
+    [
+        ("https://evil.example", (), 403),
+        ("null", (), 403),
+        ("http://[", (), 403),
+        ("http://localhost:3000", (), 101),
+        ("http://127.0.0.1:8080", (), 101),
+        ("https://evil.example", KEYS, 101),
+    ],
+)
+def test_without_keys_pages_of_other_hosts_are_refused(
+    origin: str, keys: tuple[Key, ...], status: int
+) -> None:
+    async def main() -> None:
+        async with serving(keys=Keys(keys) if keys else None) as served, wire(served) as client:
+            request = client.protocol.connect()
+            request.headers["Origin"] = origin
+            client.protocol.send_request(request)
+            client.send()
+            line = await client.reader.readline()
+            assert line.split()[1] == str(status).encode()
+
+    asyncio.run(asyncio.wait_for(main(), PATIENCE))
+
+
 def test_the_peers_close_is_answered() -> None:
     async def program(served: Served) -> None:
         async with wire(served) as client:
@@ -380,6 +409,68 @@ def test_a_client_that_reads_nothing_is_not_read_either_and_dropped_at_last() ->
         made.close()
 
     run(program, replace(default_config(), stall_timeout=1000.0, heartbeat=5000.0))
+
+
+def test_for_a_client_that_reads_nothing_the_store_is_not_read_either() -> None:
+    async def program(served: Served) -> None:
+        made, client = await deaf_client(served, ["resume"])
+        connection = connection_of(served)
+        for _ in range(15):
+            await client.ask("job.enqueue", {"name": "noop", "payload": "x" * 40_000, "delay_ms": 10**9})
+        asked, begun = 40, 0
+        read = served.server.committer.read
+
+        def counted(operation: Any, done: Any) -> None:
+            nonlocal begun
+            begun += 1
+            read(operation, done)
+
+        served.server.committer.read = counted  # type: ignore[method-assign]
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        requests = [client.request(f"list-{n}", "job.list", {"limit": 1000}) for n in range(asked)]
+        client.writer.write(b"".join(requests))
+        while connection.unsent <= UNSENT_LIMIT or connection._reading:
+            await asyncio.sleep(0)
+        assert begun < asked * 3 / 4
+        assert connection._to_read
+        assert connection.unsent < 3 * UNSENT_LIMIT
+        # Once it reads, everything is answered, in order.
+        client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        for n in range(asked):
+            told = await client.until(lambda frame: frame["type"] == "response")
+            assert told["correl_id"] == f"list-{n}"
+        assert begun == asked
+        client.writer.close()
+        made.close()
+
+    run(program)
+
+
+def test_what_waits_to_be_read_from_the_store_ends_with_its_connection() -> None:
+    async def program(served: Served) -> None:
+        async with wire(served) as client:
+            await client.login()
+            connection = connection_of(served)
+            kept: list[Callable[[Any, BaseException | None], None]] = []
+
+            def keep(_: Any, done: Any) -> None:
+                kept.append(done)
+
+            served.server.committer.read = keep  # type: ignore[method-assign,assignment]
+            client.writer.write(b"".join(client.request(f"l{n}", "job.list") for n in range(30)))
+            most = READS_AT_ONCE // PAGE_WEIGHT
+            while len(connection._to_read) != 30 - most:
+                await asyncio.sleep(0)
+            assert len(kept) == most
+        while served.server._connections:
+            await asyncio.sleep(0)
+        assert not connection._to_read
+        for done in kept:
+            done(JobPage([], ""), None)
+        served.server.outbox.flush()
+        assert len(kept) == most
+
+    run(program)
 
 
 def test_requests_of_a_base_client_beyond_the_limit_wait_and_are_not_refused() -> None:

@@ -13,6 +13,7 @@ import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
+from dispatch.server.auth import FOREIGN_ORIGIN
 from dispatch.server.connection import Connection
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class AsgiConnection(Connection):
     session's events, as a socket does.
     """
 
-    __slots__ = ("_blocked", "_closing", "_out", "_ready", "_room", "_taken")
+    __slots__ = ("_blocked", "_closing", "_out", "_ready", "_room", "_taken", "_unsent")
 
     def __init__(self, server: DispatchServer, host: str) -> None:
         super().__init__(server, host)
@@ -65,9 +66,11 @@ class AsgiConnection(Connection):
         self._blocked = False
         self._closing = False
         self._taken = 0
+        self._unsent = 0
 
     def send(self, messages: list[bytes], *, binary: bool) -> None:
         if not self._closing:
+            self._unsent += sum(map(len, messages))
             if binary:
                 self._out += [{"type": "websocket.send", "bytes": message} for message in messages]
             else:
@@ -99,6 +102,10 @@ class AsgiConnection(Connection):
         self.close_transport(1011, reason)
         self._ready.set()
 
+    @property
+    def unsent(self) -> int:
+        return self._unsent
+
     def look_at_progress(self, now: float) -> None:
         if self._taken:
             self.session.write_progress(now=now)
@@ -115,6 +122,9 @@ class AsgiConnection(Connection):
                 self._taken += 1
                 if message["type"] == "websocket.close":
                     return
+            self._unsent = sum(map(_size, self._out))
+            if self._to_read:
+                self.touch()
             if self._blocked and not self._out:
                 self._blocked = False
                 self.session.write_resumed(now=self.server.now())
@@ -136,6 +146,10 @@ class AsgiConnection(Connection):
                 await self._room.wait()
 
 
+def _size(message: Message) -> int:
+    return len(message.get("bytes") or message.get("text") or b"")
+
+
 async def _websocket(server: DispatchServer, scope: Scope, receive: Receive, send: Send) -> None:
     await receive()  # websocket.connect
     if _path(scope) != server.path:
@@ -143,6 +157,12 @@ async def _websocket(server: DispatchServer, scope: Scope, receive: Receive, sen
         return
     if not server.serving:
         await _reject(scope, send, 503, "the server is going away")
+        return
+    origins = [value.decode("latin-1") for name, value in scope.get("headers", ()) if name == b"origin"]
+    if not all(map(server.is_welcome_from, origins)):
+        await send(
+            {"type": "websocket.close", "code": 1008, "reason": FOREIGN_ORIGIN}
+        )  # the ASGI server says 403
         return
     await send({"type": "websocket.accept"})
     client = scope.get("client")

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from dwp_core.errors import InvalidRequest
 from dwp_core.methods import METHODS
@@ -113,6 +114,23 @@ def is_loopback(host: str) -> bool:
     except ValueError:
         return host in ("", "localhost")
 
+
+def is_loopback_origin(origin: str) -> bool:
+    """Whether the `Origin` that a browser tells of is a page which this machine served itself.
+
+    Example:
+        >>> is_loopback_origin("http://localhost:3000"), is_loopback_origin("https://evil.example")
+        (True, False)
+    """
+    try:
+        host = urlsplit(origin).hostname
+    except ValueError:
+        return False
+    return bool(host) and is_loopback(host or "")
+
+
+FOREIGN_ORIGIN = "without keys, only pages of this machine may connect; give the server keys with --token"
+"""Why a browser's page is refused."""
 
 OPEN_DOOR = Identity("anybody on this machine", scopes=EVERYTHING)
 """Who logs in at a server without keys."""

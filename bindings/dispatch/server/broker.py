@@ -11,7 +11,6 @@ from typing import Any
 
 from dispatch.server.connection import Connection, Outbox
 from dispatch.server.ws import frame_all
-from dispatch.store.port import ReadableStore
 from dwp_core.codec.payload import encode_payload
 from dwp_core.errors import DispatchError
 from dwp_core.events import LoggedEvent
@@ -22,18 +21,11 @@ from dwp_core.topics import JOB_PREFIX
 
 _ENDS = frozenset(("job.completed", "job.failed", "job.cancelled"))
 
-Read = Callable[[Callable[[ReadableStore], Any], Callable[[Any, BaseException | None], None]], None]
-
 
 class Waits:
-    """Who waits for the end of which job (PROTOCOL.md section 9, `wait`).
+    """Who waits for the end of which job (PROTOCOL.md section 9, `wait`)."""
 
-    Args:
-        read: has a reading operation of the store done.
-    """
-
-    def __init__(self, read: Read) -> None:
-        self._read = read
+    def __init__(self) -> None:
         self._by_job: dict[str, dict[tuple[Connection, str], None]] = {}
         self._by_connection: dict[Connection, dict[str, str]] = {}
 
@@ -84,10 +76,7 @@ class Waits:
                 self._settle(connection, request_id, job_id)
                 connection.answer(request_id, _wait_answer(job))
 
-        try:
-            self._read(lambda store: store.get_job(job_id, tenant=tenant), done)
-        except DispatchError as error:
-            done(None, error)
+        connection.read_store(lambda store: store.get_job(job_id, tenant=tenant), done)
 
     def _settle(self, connection: Connection, request_id: str, job_id: str) -> None:
         waiting = self._by_connection[connection]

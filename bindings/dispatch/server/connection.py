@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dispatch.store.values import Tenant
@@ -26,10 +28,23 @@ from dwp_core.server_events import (
 
 if TYPE_CHECKING:
     from dispatch.server.server import DispatchServer
+    from dispatch.store.port import ReadableStore
     from dispatch.store.values import EventPage
     from dwp_core.hub import Fanout
 
 logger = logging.getLogger("dispatch.server")
+
+UNSENT_LIMIT = 4 * 1024 * 1024
+"""Bytes of unsent output at which nothing more is read: neither from the peer nor, for it, from the store. Far above
+what a socket takes at once: a peer that writes much before it reads must not be locked out."""
+
+READS_AT_ONCE = 16
+"""What one connection may have the store read at a time, weighed: one payload weighs 1."""
+
+PAGE_WEIGHT = 4
+"""What a page of a list weighs."""
+
+_Read = tuple[Callable[["ReadableStore"], Any], Callable[[Any, BaseException | None], None], int]
 
 
 class Outbox:
@@ -82,13 +97,25 @@ class Connection:
         host: the peer's address, "" for none.
     """
 
-    __slots__ = ("_dirty", "_tenant", "_timer", "_timer_at", "host", "server", "session")
+    __slots__ = (
+        "_dirty",
+        "_reading",
+        "_tenant",
+        "_timer",
+        "_timer_at",
+        "_to_read",
+        "host",
+        "server",
+        "session",
+    )
 
     def __init__(self, server: DispatchServer, host: str) -> None:
         self.server = server
         self.host = host
         self.session: ServerSession = server.new_session(self)
         self._dirty = False
+        self._reading = 0
+        self._to_read: deque[_Read] = deque()
         self._tenant: Tenant | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -135,6 +162,22 @@ class Connection:
 
         return done
 
+    def read_store(
+        self,
+        operation: Callable[[ReadableStore], Any],
+        done: Callable[[Any, BaseException | None], None],
+        *,
+        weight: int = 1,
+    ) -> None:
+        """Have the store read for an answer that may be large, in the order asked for.
+
+        It begins at the end of the turn, or later: few are read at once, and none while much of what was answered
+        before has not been sent. So what a peer does not take bounds what it costs. A connection that ends meanwhile
+        is not read for, and `done` is not called.
+        """
+        self._to_read.append((operation, done, weight))
+        self.touch()
+
     # What carries it calls these.
 
     def touch(self) -> None:
@@ -160,6 +203,8 @@ class Connection:
         self._dirty = False
         self.collect()
         self.flush()
+        if self._to_read:
+            self._begin_reads()
         at = self.session.next_deadline
         # A timer that is armed for earlier is left alone: it then looks again.
         if at is not None and (self._timer is None or at < self._timer_at):
@@ -223,6 +268,11 @@ class Connection:
         """Drop the connection."""
         raise NotImplementedError
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that were handed over and not sent. Once it has been above `UNSENT_LIMIT`, `touch` when it falls."""
+        raise NotImplementedError
+
     def look_at_progress(self, now: float) -> None:
         """Tell the session if a blocked write has made progress since the last look."""
 
@@ -245,7 +295,32 @@ class Connection:
             self.server.waits.expired(self, event.request_id)
         elif isinstance(event, SessionClosed):
             self.server.waits.forget(self)
+            self._to_read.clear()
             logger.debug("%s: %s", self.session.session_id, event.reason)
+
+    def _begin_reads(self) -> None:
+        """Begin what waits to be read, as far as it may now."""
+        waiting = self._to_read
+        while waiting and self._reading < READS_AT_ONCE and self.unsent <= UNSENT_LIMIT:
+            operation, done, weight = waiting.popleft()
+            self._reading += weight
+            finished = partial(self._has_read, done, weight)
+            try:
+                self.server.committer.read(operation, finished)
+            except DispatchError as error:
+                finished(None, error)
+
+    def _has_read(
+        self,
+        done: Callable[[Any, BaseException | None], None],
+        weight: int,
+        value: Any,
+        error: BaseException | None,
+    ) -> None:
+        self._reading -= weight
+        done(value, error)
+        # What waits begins at the end of the turn: when this was written, it is known how much is unsent.
+        self.touch()
 
     def _read_log(self, effect: ReadLog) -> None:
         def done(page: EventPage | None, error: BaseException | None) -> None:

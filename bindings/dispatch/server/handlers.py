@@ -13,6 +13,7 @@ from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any
 
 from dispatch.functions.registry import Registry
+from dispatch.server.connection import PAGE_WEIGHT, Connection
 from dispatch.store.port import Store
 from dispatch.store.values import (
     PAGE_LIMIT,
@@ -37,10 +38,9 @@ from dwp_core.jobs import (
 )
 
 if TYPE_CHECKING:
-    from dispatch.server.connection import Connection
     from dwp_core.server_events import RequestReceived
 
-Handler = Callable[["Connection", "RequestReceived"], None]
+Handler = Callable[[Connection, "RequestReceived"], None]
 
 _MS = 1_000_000
 
@@ -73,7 +73,7 @@ def enqueue_many(connection: Connection, request: RequestReceived) -> None:
 def get(connection: Connection, request: RequestReceived) -> None:
     """`job.get`."""
     job_id, tenant = request.params["job_id"], connection.tenant
-    connection.server.committer.read(
+    connection.read_store(
         lambda store: store.get_job(job_id, tenant=tenant), connection.answering(request.id, _job)
     )
 
@@ -97,7 +97,7 @@ def cancel(connection: Connection, request: RequestReceived) -> None:
 def list_jobs(connection: Connection, request: RequestReceived) -> None:
     """`job.list`."""
     params, tenant = request.params, connection.tenant
-    connection.server.committer.read(
+    connection.read_store(
         lambda store: store.list_jobs(
             tenant=tenant,
             state=params.get("state", ""),
@@ -107,6 +107,7 @@ def list_jobs(connection: Connection, request: RequestReceived) -> None:
             cursor=params.get("cursor", ""),
         ),
         connection.answering(request.id, _job_page),
+        weight=PAGE_WEIGHT,
     )
 
 
@@ -123,7 +124,7 @@ def stats(connection: Connection, request: RequestReceived) -> None:
 def list_dead_letters(connection: Connection, request: RequestReceived) -> None:
     """`dlq.list`."""
     params, tenant = request.params, connection.tenant
-    connection.server.committer.read(
+    connection.read_store(
         lambda store: store.list_dead_letters(
             tenant=tenant,
             queue=params.get("queue", ""),
@@ -131,6 +132,7 @@ def list_dead_letters(connection: Connection, request: RequestReceived) -> None:
             cursor=params.get("cursor", ""),
         ),
         connection.answering(request.id, _dead_letter_page),
+        weight=PAGE_WEIGHT,
     )
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dispatch.functions.registry import Registry
-from dispatch.server.auth import OPEN_DOOR, Keys, is_loopback
+from dispatch.server.auth import OPEN_DOOR, Keys, is_loopback, is_loopback_origin
 from dispatch.server.broker import Broker, Waits
 from dispatch.server.connection import Connection, Outbox
 from dispatch.server.engine import Engine, EngineOptions
@@ -108,7 +108,7 @@ class DispatchServer:
         self.hub = Hub(head=span.head, oldest=span.oldest, log=self._store.log_id, epoch_ns=self._epoch_ns)
         self.outbox = Outbox(loop)
         self.committer = Committer(self._store, deliver=loop.call_soon_threadsafe, on_events=self._publish)
-        self.waits = Waits(self.committer.read)
+        self.waits = Waits()
         self._broker = Broker(self.hub, self.outbox, self.waits, self.now)
         self.engine = Engine(
             self.committer,
@@ -191,6 +191,14 @@ class DispatchServer:
         if self._keys is not None:
             return self._keys.identify(token)
         return OPEN_DOOR if is_loopback(host) else None
+
+    def is_welcome_from(self, origin: str) -> bool:
+        """Whether a page of that origin may connect: without keys, only this machine's own.
+
+        Every page in a browser on this machine comes from a loopback address; its origin is what tells it from a
+        program.
+        """
+        return self._keys is not None or is_loopback_origin(origin)
 
     def read_events(
         self, effect: ReadLog, done: Callable[[EventPage | None, BaseException | None], None]

@@ -18,17 +18,14 @@ from websockets.http11 import Request, Response
 from websockets.protocol import CLOSING, CONNECTING, OPEN
 from websockets.server import ServerProtocol
 
-from dispatch.server.connection import Connection
+from dispatch.server.auth import FOREIGN_ORIGIN
+from dispatch.server.connection import UNSENT_LIMIT, Connection
 
 if TYPE_CHECKING:
     from dispatch.server.server import DispatchServer
     from dwp_core.hub import Fanout
 
 TEXT, BINARY, CONT, CLOSE = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.CLOSE
-
-UNSENT_LIMIT = 4 * 1024 * 1024
-"""Bytes of unsent output at which nothing more is read. Far above what a socket takes at once: a peer that writes much
-before it reads must not be locked out."""
 
 _logger = logging.getLogger("dispatch.server.websocket")
 # websockets tells of every connection that closes; only what is wrong is worth a line.
@@ -67,7 +64,7 @@ class WebSocketConnection(Connection, asyncio.Protocol):
         "_reading_paused",
         "_special",
         "_transport",
-        "_unsent",
+        "_unsent_before",
         "_write_paused",
     )
 
@@ -84,7 +81,7 @@ class WebSocketConnection(Connection, asyncio.Protocol):
         self._special = False
         self._reading_paused = False
         self._write_paused = False
-        self._unsent = 0
+        self._unsent_before = 0
 
     # asyncio.Protocol
 
@@ -146,7 +143,7 @@ class WebSocketConnection(Connection, asyncio.Protocol):
     def pause_writing(self) -> None:
         """The socket does not take what we write as fast as we write it."""
         self._write_paused = self._special = True
-        self._unsent = self._buffered()
+        self._unsent_before = self.unsent
         self.session.write_blocked(now=self.server.now())
         self.touch()
 
@@ -182,7 +179,7 @@ class WebSocketConnection(Connection, asyncio.Protocol):
 
     def _flush_special(self) -> None:
         """What few connections need after their output was written: back-pressure, or the end."""
-        if self._write_paused and self._buffered() > UNSENT_LIMIT:
+        if self._write_paused and self.unsent > UNSENT_LIMIT:
             self._pause_reading()
         if self._backlog is not None:
             self._read_on()
@@ -217,12 +214,16 @@ class WebSocketConnection(Connection, asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    @property
+    def unsent(self) -> int:
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
     def look_at_progress(self, now: float) -> None:
         if self._write_paused:
-            buffered = self._buffered()
-            if buffered < self._unsent:
+            unsent = self.unsent
+            if unsent < self._unsent_before:
                 self.session.write_progress(now=now)
-            self._unsent = buffered
+            self._unsent_before = unsent
 
     # The opening handshake
 
@@ -243,9 +244,11 @@ class WebSocketConnection(Connection, asyncio.Protocol):
         self._protocol.send_response(response)
 
     def _refusal(self, request: Request) -> Response | None:
-        """The answer to a request that is not to be accepted; the place for a check of `Origin`."""
+        """The answer to a request that is not to be accepted."""
         if not self.server.serving:
             return self._protocol.reject(503, "the server is going away\n")
+        if not all(map(self.server.is_welcome_from, request.headers.get_all("Origin"))):
+            return self._protocol.reject(403, f"{FOREIGN_ORIGIN}\n")
         return None
 
     def _hand_over(self, other: asyncio.Protocol, head: bytes) -> None:
@@ -306,7 +309,7 @@ class WebSocketConnection(Connection, asyncio.Protocol):
         self._resume_reading()
 
     def _resume_reading(self) -> None:
-        if self._reading_paused and self._backlog is None and self._buffered() <= UNSENT_LIMIT:
+        if self._reading_paused and self._backlog is None and self.unsent <= UNSENT_LIMIT:
             self._reading_paused = False
             if self._transport is not None and not self._transport.is_closing():
                 self._transport.resume_reading()
@@ -335,9 +338,6 @@ class WebSocketConnection(Connection, asyncio.Protocol):
             self._special = True
             self.session.transport_closed(now=self.server.now(), reason=str(protocol.parser_exc or "closed"))
             self.take_up()
-
-    def _buffered(self) -> int:
-        return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
 
 def _keep_alive(sock: socket.socket | None) -> None:
