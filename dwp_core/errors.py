@@ -44,6 +44,9 @@ class DispatchError(Exception):
         self.code = self.default_code if code is None else code
         self.details = details
 
+    def __str__(self) -> str:
+        return f"{self.message} ({self.details})" if self.details else self.message
+
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (type(self), self.message, self.code, self.details))
 

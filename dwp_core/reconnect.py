@@ -43,6 +43,8 @@ class Reconnection:
 
     def ready(self, now: float) -> None:
         """The server has let us in and everything is restored."""
+        if not self.connected_before:
+            self._failures = 0  # looking for a server that is not up yet is no sign of an unstable one
         self.connected_before = True
         self._ready_since = now
 

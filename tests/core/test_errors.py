@@ -35,7 +35,7 @@ def test_an_error_of_the_peer_is_what_its_code_says(code: int, kind: type, built
         code,
         "what was wrong",
         "and more",
-        "what was wrong",
+        "what was wrong (and more)",
     )
     assert builtin is None or isinstance(error, builtin)
 

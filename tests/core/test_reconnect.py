@@ -73,3 +73,11 @@ def test_a_server_that_goes_away_again_and_again_is_not_hammered() -> None:
         waits.append(at)
         reconnection.ready(0.0)
     assert waits == [1.0, 2.0, 4.0, 8.0, 8.0]
+
+
+def test_looking_for_a_server_that_is_not_up_yet_does_not_count() -> None:
+    reconnection = attempts(connected=False, wait_for_server=60.0)
+    for now in (1.0, 2.0, 4.0, 8.0):
+        reconnection.next_attempt_at(now, 1.0)
+    reconnection.ready(16.0)
+    assert reconnection.next_attempt_at(17.0, 1.0) == 18.0, "the first loss of a connection"

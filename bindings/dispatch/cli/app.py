@@ -87,8 +87,7 @@ def run(argv: list[str]) -> int:
         return Exit.FAILED
     except DispatchError as error:
         exit_code = exit_for(error)
-        more = f" ({error.details})" if error.details else ""
-        output.problem(f"{error}{more}", code=error.code, hint=hint_for(error))
+        output.problem(str(error), code=error.code, hint=hint_for(error))
         return exit_code
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
