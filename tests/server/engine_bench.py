@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import time
 from collections.abc import Callable, Collection
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -21,6 +22,14 @@ T = TypeVar("T")
 
 PATIENCE = 10.0
 START_NS = 1_700_000_000 * SECOND
+
+
+def until(reached: Callable[[], bool]) -> None:
+    """Waits for what another thread is about to notice."""
+    give_up = time.monotonic() + PATIENCE
+    while not reached():
+        assert time.monotonic() < give_up
+        time.sleep(0)
 
 
 class ManualLoop:

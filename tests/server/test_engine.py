@@ -18,7 +18,7 @@ from dispatch.store.sqlite import SqliteStore
 from dispatch.store.values import NO_TENANT, NewJob
 from dwp_core.errors import DispatchError, NotFoundError
 from dwp_core.jobs import SECOND, Job
-from tests.server.engine_bench import PATIENCE, Bench
+from tests.server.engine_bench import PATIENCE, Bench, until
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -284,6 +284,47 @@ def test_a_sync_run_that_takes_too_long_loses_its_lease_and_its_late_result_is_d
     assert seen == [True]
     job = small.job(job_id)
     assert (job.state, job.output) == ("failed", None)
+
+
+def test_when_given_up_runs_block_every_loop_only_sync_jobs_are_taken(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bench = Bench(concurrency=2, loops=1, grace_seconds=1.0)
+    release, begun = threading.Event(), threading.Semaphore(0)
+
+    @bench.registry.function(name="blocks")
+    async def blocks() -> None:
+        begun.release()
+        release.wait()
+
+    @bench.registry.function(name="quick")
+    async def quick() -> int:
+        return 1
+
+    bench.registry.function(name="echo")(lambda_free)
+    bench.start()
+    blocking: list[str] = []
+    for _ in range(2):  # one after the other, each blocks a loop of its own
+        blocking.append(bench.enqueue("blocks", timeout=5 * SECOND, max_retries=0))
+        bench.until_state(blocking[-1], "running")
+        assert begun.acquire(timeout=PATIENCE)
+    with caplog.at_level("WARNING", logger="dispatch.engine"):
+        bench.loop.advance(5)
+        until(lambda: all(loop.blocked for loop in bench.engine._runner._loops._loops))
+        bench.loop.advance(1)
+        for job_id in blocking:
+            bench.until_state(job_id, "failed")
+        waiting = bench.enqueue("quick", timeout=5 * SECOND, max_retries=0)
+        for _ in range(3):
+            bench.until_state(bench.enqueue("echo", b"1"), "completed")
+        bench.loop.advance(10)
+        assert bench.job(waiting).state == "pending"
+        release.set()
+        until(lambda: not bench.engine._runner.loops_stuck)
+        bench.loop.advance(1)
+        bench.until_state(waiting, "completed")
+    assert sum("every event loop is held" in record.message for record in caplog.records) == 1
+    assert bench.close()
 
 
 def test_what_a_timed_out_run_returns_while_it_cleans_up_does_not_count(small: Bench) -> None:

@@ -16,6 +16,7 @@ import pytest
 from dispatch.functions import Registry, RunContext, current
 from dispatch.server import loops
 from dispatch.server.runner import Run, Runner
+from tests.server.engine_bench import until
 
 PATIENCE = 30.0
 
@@ -93,7 +94,11 @@ def test_a_function_that_returns_nothing_has_the_result_null(owner: Owner) -> No
     assert owner.outcome(nothing).output == b"null"
 
 
-@pytest.mark.parametrize("result", [object(), {"when": {1, 2}}, float("nan"), {1: 2}, b"bytes"], ids=["object", "set", "nan", "key", "bytes"])
+@pytest.mark.parametrize(
+    "result",
+    [object(), {"when": {1, 2}}, float("nan"), {1: 2}, b"bytes"],
+    ids=["object", "set", "nan", "key", "bytes"],
+)
 def test_a_result_that_is_no_json_fails_for_good_and_names_the_path(owner: Owner, result: object) -> None:
     def answer() -> object:
         return result
@@ -432,6 +437,30 @@ def test_stuck_threads_are_replaced_only_so_often() -> None:
     owner.start(owner.run(greet, b'"ada"', id="waits"))
     release.set()
     assert [run.context.id for run in owner.collect(1)] == ["waits"]
+    assert owner.runner.close(PATIENCE)
+
+
+def test_loops_that_abandoned_runs_block_are_replaced_only_so_often() -> None:
+    owner = Owner(loops=1)
+    release = threading.Event()
+
+    async def blocks() -> None:
+        busy.set()
+        release.wait()
+
+    for number in range(2):
+        assert not owner.runner.loops_stuck
+        busy = threading.Event()
+        run = owner.run(blocks, id=str(number))
+        owner.start(run)
+        assert busy.wait(PATIENCE)
+        owner.runner.abandon(run)
+
+    until(lambda: owner.runner.loops_stuck)
+    owner.start(owner.run(greet_later, b'"ada"', id="waits"))
+    release.set()
+    assert [run.context.id for run in owner.collect(1)] == ["waits"]
+    until(lambda: not owner.runner.loops_stuck)
     assert owner.runner.close(PATIENCE)
 
 

@@ -112,6 +112,8 @@ class Engine:
         )
         self._running: dict[str, _Running] = {}
         self._next = Turn()
+        self._sync_names: tuple[str, ...] = ()
+        self._warned = False
         self._hungry = False
         self._in_flight = False
         self._tending = False
@@ -155,6 +157,7 @@ class Engine:
         """
         names = tuple(sorted(self._registry.names()))
         self._claimant = replace(self._claimant, names=names)
+        self._sync_names = tuple([name for name in names if not self._is_async(name)])
 
         def operation(store: Store) -> None:
             store.register_names(names)
@@ -217,18 +220,48 @@ class Engine:
             return
         turn = self._next
         turn.limit = 0
-        if self._hungry and not self._stopping and self._claimant.names:
-            turn.limit = max(0, self._options.concurrency - len(self._running) - self._runner.stuck)
+        claimant = self._claimant
+        if self._hungry and not self._stopping and claimant.names:
+            claimant = self._look_for_room(turn)
         if not turn:
             return
         if turn.limit:
             self._hungry = False
         self._next = Turn()
         self._in_flight = True
-        claimant = self._claimant
         self._submit(
             lambda store: turn.carry_out(store, claimant), lambda _, error: self._turned(turn, error)
         )
+
+    def _look_for_room(self, turn: Turn) -> Claimant:
+        """How many jobs to take, and of which functions: none that could only wait for what user code blocks."""
+        claimant, free = self._claimant, self._options.concurrency - len(self._running)
+        room = free - self._runner.stuck
+        loops_stuck = self._runner.loops_stuck
+        if loops_stuck:
+            claimant = replace(claimant, names=self._sync_names)
+        turn.limit = max(0, room) if claimant.names else 0
+        self._warn_if_stuck(loops_stuck, threads_stuck=room <= 0 < free)
+        if free > 0 and not turn.limit:
+            # Runs that were given up end without a word.
+            self._look_again(None)
+            self._arm()
+        return claimant
+
+    def _warn_if_stuck(self, loops_stuck: bool, *, threads_stuck: bool) -> None:
+        """Once, until it is over."""
+        stuck = loops_stuck or threads_stuck
+        if stuck and not self._warned:
+            logger.warning(
+                "%s held by runs that did not stop when they were asked to: no more %sjobs are taken until one ends",
+                "every thread is" if threads_stuck else "every event loop is",
+                "" if threads_stuck else "async ",
+            )
+        self._warned = stuck
+
+    def _is_async(self, name: str) -> bool:
+        function = self._registry.find(name)
+        return function is not None and function.is_async
 
     def _turned(self, turn: Turn, error: BaseException | None) -> None:
         self._in_flight = False

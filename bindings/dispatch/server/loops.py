@@ -47,6 +47,7 @@ class LoopPool:
         self._idle: list[LoopThread] = []
         self._loops: list[LoopThread] = []
         self._summoned: LoopThread | None = None
+        self._abandoned: set[Run] = set()
         self._closing = False
         self._numbers = itertools.count(1)
         self._watchdog = Watchdog(self)
@@ -70,6 +71,25 @@ class LoopPool:
                 self.report(run)
         if host is not None:
             host.cancel(run)
+
+    def abandon(self, run: Run) -> None:
+        """The run's owner has given it up; it may block its loop for ever."""
+        with self._lock:
+            if any(run in loop.hosted for loop in self._loops):
+                self._abandoned.add(run)
+
+    def abandoned_ended(self, run: Run) -> None:
+        """A run that was given up has ended after all."""
+        with self._lock:
+            self._abandoned.discard(run)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether every loop is blocked, not least by abandoned runs, and no other can stand in: no run can begin."""
+        if not self._abandoned:
+            return False
+        with self._lock:
+            return len(self._loops) >= 2 * self._limit and all(loop.blocked for loop in self._loops)
 
     def close(self, until: float) -> bool:
         """Cancel all runs and end the threads; waits for them until then. Queued runs are dropped."""
@@ -201,6 +221,8 @@ class LoopThread:
         await run.drive()
         run.task = None
         self.hosted.discard(run)
+        if run.abandoned:
+            self._pool.abandoned_ended(run)
         self._pool.report(run)
         if self._resting and not self.hosted:
             self._resting = False

@@ -142,13 +142,20 @@ class Runner:
     def abandon(self, run: Run) -> None:
         """Wait for a run no longer. Its thread is replaced while there are not too many such threads."""
         run.abandoned = True
-        if not run.function.is_async:
+        if run.function.is_async:
+            self._loops.abandon(run)
+        else:
             self._threads.abandon(run)
 
     @property
     def stuck(self) -> int:
         """Runs that were abandoned, still hold a thread, and could not be replaced: so many fewer can run."""
         return self._threads.stuck
+
+    @property
+    def loops_stuck(self) -> bool:
+        """Whether no async function can begin: abandoned runs block the loops, and those that stood in for them."""
+        return self._loops.stuck
 
     def close(self, timeout: float) -> bool:
         """Stop all threads, waiting at most so long for user code; what does not stop dies with the process.
