@@ -423,3 +423,13 @@ def test_queues_that_are_not_served_wait(tmp_path: Path) -> None:
         assert runs.returncode == 0
         (job,) = lines(cli("job", "get", lines(waits.stdout)[0]["job_id"], "--json", live=live).stdout)
         assert job["state"] == "pending"
+
+
+@pytest.mark.parametrize("option", ["--lease", "--drain"])
+@pytest.mark.parametrize("seconds", ["inf", "nan", "86401"])
+def test_a_server_that_would_wait_for_ever_is_a_mistake(option: str, seconds: str) -> None:
+    result = cli("serve", "--port", "0", "--db", ":memory:", option, seconds)
+    assert result.returncode == 2
+    assert option in result.stderr
+    assert "86400" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -9,6 +9,9 @@ import typer
 from dispatch.cli import SERVER_MODULES, how_to_install, missing_of
 from dispatch.cli.exits import UsageError
 
+_DAY = 86_400
+"""Seconds: a longer time to wait is a mistake."""
+
 
 def register_serve(app: typer.Typer) -> None:
     """Adds the command to the application."""
@@ -76,7 +79,11 @@ def serve(
     drain: Annotated[
         float,
         typer.Option(
-            "--drain", help="Seconds that running jobs have to end when it stops.", min=0, metavar="SECONDS"
+            "--drain",
+            help="Seconds that running jobs have to end when it stops.",
+            min=0,
+            max=_DAY,
+            metavar="SECONDS",
         ),
     ] = 10.0,
     lease: Annotated[
@@ -85,6 +92,7 @@ def serve(
             "--lease",
             help="Seconds after which the jobs of a server that died are taken over.",
             min=0.1,
+            max=_DAY,
             show_default="30",
             metavar="SECONDS",
         ),
