@@ -69,10 +69,12 @@ async def child(kind: str, url: str) -> None:
 
             listen = subscribe
 
-        async def pipelined(count: int, width: int) -> dict[str, float]:
+        async def pipelined(
+            count: int, width: int, method: str = "job.get", data: Any = REQUEST
+        ) -> dict[str, float]:
             if kind == "bare":
                 return await timed(echo.exchange(connection, BARE_MESSAGE, count, width))
-            return await timed(in_flight(lambda: request("job.get", REQUEST), count, width))
+            return await timed(in_flight(lambda: request(method, data), count, width))
 
         async def sequential(count: int) -> dict[str, float]:
             times: list[int] = []
