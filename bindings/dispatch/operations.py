@@ -137,11 +137,11 @@ def entity(id: str) -> Entity:
     Raises:
         InvalidRequest: it is the id of neither.
     """
-    prefix = str(id).partition("_")[0]
-    if prefix == JOB:
+    what = _kind(id)
+    if what == JOB:
         look: Operation[Any] = simple("job.get", results.read_job, job_id=id)
         return Entity(look, ("job.wait", look.data), JOB_PREFIX + id, _ends("job"))
-    if prefix == RUN:
+    if what == RUN:
         look = simple("workflow.get", results.read_run, run_id=id)
         return Entity(look, ("workflow.wait", look.data), RUN_PREFIX + id, _ends("workflow"))
     raise InvalidRequest(f'expected a job id ("job_...") or a run id ("wfrun_..."), got {id!r:.80}')
@@ -175,6 +175,12 @@ def call(method: str, data: Any = None) -> Operation[Any]:
     retry = Retry.READ if method in METHODS and METHODS[method].retry is Retry.READ else Retry.NEVER
     payload = b"" if data is None else encode_payload(data, what=method)
     return Operation(method, payload, None, retry)
+
+
+def _kind(id: object) -> str:
+    """The prefix of a TypeID; "" for what is none."""
+    prefix, underscore, _ = id.partition("_") if isinstance(id, str) else ("", "", "")
+    return prefix if underscore else ""
 
 
 def _ends(what: str) -> frozenset[str]:

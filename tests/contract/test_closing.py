@@ -1,4 +1,4 @@
-"""The end of a client, and of single calls: whatever is under way, it comes in bounded time and leaves nothing behind."""
+"""The end of a client, and of single calls: whatever is under way, it comes in bounded time."""
 
 from __future__ import annotations
 

@@ -352,6 +352,8 @@ async def test_a_peer_that_breaks_the_rules_is_left_with_a_reason(
 async def test_what_answers_nothing_here_is_left_out(
     binding: Binding, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
+
     async def talks_too_much(visit: Visit) -> None:
         await visit.let_in()
         call = await visit.hear()

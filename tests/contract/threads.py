@@ -58,7 +58,14 @@ class LoopThread:
 
 
 async def _end_tasks() -> None:
+    await _turns(3)  # what has just come is taken up, and can clean up after itself
     tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    await _turns(3)
+
+
+async def _turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)

@@ -257,7 +257,7 @@ class Driver:
             wait = event.retry_at - self._now()
             _LOGGER.warning("%s; next attempt in %.1f s", event.cause, wait)
         elif isinstance(event, Discarded):
-            _LOGGER.warning("left out what %s sent: %s", where, event.reason)
+            _LOGGER.info("left out what %s sent: %s", where, event.reason)
         elif isinstance(event, Closed):
             self._ended(event)
 

@@ -242,6 +242,9 @@ class Line:
             return _Failure(f"it does not speak TLS as we do ({_os_reason(error)})", fatal=False)
         except OSError as error:
             return _Failure(_os_reason(error), fatal=False)
+        except Exception as error:
+            _LOGGER.error("cannot connect to %s", address.where, exc_info=error)
+            return _Failure(f"{type(error).__name__}: {error}", fatal=True)
         return None
 
     # What connections tell.
@@ -251,6 +254,7 @@ class Line:
         if connection.generation == self.session.generation:
             self._left.add(connection)
             self._connection = connection
+            self._attempt = None  # done; uvloop never says that a connection is lost whose attempt is cancelled now
             connection.flush()
         else:
             connection.abort()  # uvloop will not say that it is lost, for it never was made
