@@ -1,23 +1,26 @@
 """Bytes from the network into a server's WebSocket connection: whole, and one at a time; the same is taken up.
 
-Never an exception, and everything that is written is WebSocket. Loop and transport are stand-ins without time, the
-store is one that answers at once; the connection, its protocol and its session are the real ones.
+Never an exception, and everything that is written is WebSocket. Loop and transport are stand-ins without time, and
+requests are answered at once; the connection, its protocol and its session are the real ones.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from websockets.client import ClientProtocol
 from websockets.uri import parse_uri
 
+from dispatch.server.broker import Waits
 from dispatch.server.connection import Connection, Outbox
+from dispatch.server.server import DispatchServer
 from dispatch.server.ws import WebSocketConnection
+from dispatch.store.memory import MemoryStore
 from dwp_core.hub import Hub
-from dwp_core.server import ServerSession
-from dwp_core.server_events import Identity, RequestReceived, ServerConfig
+from dwp_core.server_events import RequestReceived, ServerConfig
 from fuzz.seeds import Line, conversations
 
 _NOW = 100.0
@@ -88,47 +91,20 @@ class Transport:
         pass
 
 
-class Server:
-    """What a connection asks of its server."""
-
-    path = "/dwp"
-    serving = True
+class Server(DispatchServer):
+    """Never started: it has a loop whose time stands still, and answers every request itself, at once."""
 
     def __init__(self) -> None:
-        self.loop = Loop()
-        self.config = ServerConfig()
+        super().__init__(MemoryStore(), config=ServerConfig())
+        loop: Any = Loop()
+        self.loop, self.now = loop, loop.time
+        self._epoch_ns = 10**18
+        self._started = True
         self.hub = Hub(log="log-1", epoch_ns=10**18)
-        self.outbox = Outbox(self.loop)  # type: ignore[arg-type]
-        self.handlers = self
-        self.waits = self
+        self.outbox = Outbox(loop)
+        self.waits = Waits()
+        self.handlers = defaultdict(lambda: self._handle)
         self.taken_up: list[tuple[str, str]] = []
-
-    def now(self) -> float:
-        return _NOW
-
-    def new_session(self, connection: Connection) -> ServerSession:
-        return ServerSession(
-            config=self.config, hub=self.hub, session_id="ws_1", now=_NOW, epoch_ns=10**18, owner=connection
-        )
-
-    def identify(self, token: str, host: str) -> Identity:
-        return Identity("me", scopes=frozenset(("*",)))
-
-    def __getitem__(self, method: str) -> Callable[[Connection, RequestReceived], None]:
-        """As `handlers`."""
-        return self._handle
-
-    def forget(self, connection: Connection) -> None:
-        """As `waits`."""
-
-    def hand_over(self) -> None:
-        pass
-
-    def opened(self, connection: Connection) -> None:
-        pass
-
-    def lost(self, connection: Connection) -> None:
-        pass
 
     def _handle(self, connection: Connection, request: RequestReceived) -> None:
         self.taken_up.append((request.method, request.id))
@@ -140,8 +116,9 @@ class Drive:
 
     def __init__(self) -> None:
         self.server = Server()
+        self.turns: Any = self.server.loop
         self.transport = Transport()
-        self.connection = WebSocketConnection(self.server)  # type: ignore[arg-type]
+        self.connection = WebSocketConnection(self.server)
         self.connection.connection_made(self.transport)  # type: ignore[arg-type]
         self.client = ClientProtocol(parse_uri("ws://127.0.0.1:8080/dwp"))
 
@@ -154,14 +131,14 @@ class Drive:
     def feed(self, data: bytes) -> None:
         if not self.transport.closed:
             self.connection.data_received(data)
-            self.server.loop.run()
+            self.turns.run()
 
     def end(self, opened: bool) -> None:
         if not self.transport.closed:
             self.connection.eof_received()
-            self.server.loop.run()
+            self.turns.run()
         self.connection.connection_lost(None)
-        self.server.loop.run()
+        self.turns.run()
         if opened:
             self.client.receive_data(bytes(self.transport.written))
             self.client.events_received()
