@@ -83,7 +83,7 @@ def test_a_refused_login_is_fatal(code: int, kind: type[DispatchError]) -> None:
         code,
         "why",
     )
-    assert str(error) == "the server refused the login: authentication failed"
+    assert str(error) == "the server refused the login: authentication failed (why)"
     assert aborted(script) == "login refused"
 
 
