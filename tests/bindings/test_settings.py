@@ -30,7 +30,7 @@ URL = "ws://127.0.0.1:8080/dwp"
         *[("headers", wrong) for wrong in ("X: y", {"X": "\n"})],
         *[("url", wrong) for wrong in (None, "http://127.0.0.1")],
     ],
-    ids=repr,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_an_argument_that_cannot_be_used_is_named(argument: str, wrong: Any) -> None:
     arguments = {"url": URL, argument: wrong}
