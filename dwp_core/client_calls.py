@@ -155,7 +155,9 @@ class Calls:
         if request.feature and request.feature not in peer.features:
             self._refuse(request, self._unsupported(request))
             return
-        if data[peer.limits.payload :]:  # longer than that; a slice is no call, and this is done for every request
+        if data[
+            peer.limits.payload :
+        ]:  # longer than that; a slice is no call, and this is done for every request
             self._refuse(request, self._too_large(request, len(data), peer))
             return
         outbox = self._outbox

@@ -58,7 +58,7 @@ class LoopThread:
 
 
 async def _end_tasks() -> None:
-    await _turns(3)  # what has just come is taken up, and can clean up after itself
+    await _turns(10)  # what has just come is taken up, and can clean up after itself
     tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     for task in tasks:
         task.cancel()

@@ -254,10 +254,12 @@ class Line:
         if connection.generation == self.session.generation:
             self._left.add(connection)
             self._connection = connection
-            self._attempt = None  # done; uvloop never says that a connection is lost whose attempt is cancelled now
+            self._attempt = (
+                None  # done; uvloop never says that a connection is lost whose attempt is cancelled now
+            )
             connection.flush()
         else:
-            connection.abort()  # uvloop will not say that it is lost, for it never was made
+            connection.abort()  # its attempt was cancelled, so uvloop would not say that it is lost
 
     def received(self) -> None:
         """Something has come in: what its receivers want next is written at once again."""
