@@ -155,9 +155,8 @@ class Calls:
         if request.feature and request.feature not in peer.features:
             self._refuse(request, self._unsupported(request))
             return
-        if data[
-            peer.limits.payload :
-        ]:  # longer than that; a slice is no call, and this is done for every request
+        # Is it longer? A slice is no call, and this is asked for every request.
+        if data[peer.limits.payload :]:
             self._refuse(request, self._too_large(request, len(data), peer))
             return
         outbox = self._outbox

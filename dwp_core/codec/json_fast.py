@@ -100,6 +100,7 @@ class _Slices(msgspec.Struct, gc=False):
 
 
 _slices = msgspec.json.Decoder(_Slices).decode
+_SECOND = 1_000_000_000
 _DEFAULT_SIZE = DEFAULT_LIMITS.message
 _encode = msgspec.json.Encoder().encode
 decode_event = msgspec.json.Decoder(FastEvent).decode
@@ -150,8 +151,11 @@ class FastJsonCodec:
         """See `dwp_core.codec.Codec.encode`."""
         second, text = self._stamper.known
         fraction = ts - second
-        # Nine digits need no padding in nine of ten nanoseconds: that is half of what a stamp costs.
-        stamp = f"{text}{fraction}Z" if 100_000_000 <= fraction < 1_000_000_000 else self._stamper.text(ts)
+        if 0 <= fraction < _SECOND:
+            # With a digit too many in front, cut off: half of what padding costs.
+            stamp = f"{text}{f'{fraction + _SECOND}'[1:]}Z"
+        else:
+            stamp = self._stamper.text(ts)
         try:
             return _encode(
                 _Outgoing(
