@@ -57,6 +57,10 @@ CALLS: dict[str, tuple[str, Retry]] = {
 }
 
 codecs = st.sampled_from([get_codec("json"), get_codec("msgpack")])
+SELDOM = st.sampled_from([False, False, False, True])
+then = st.sampled_from([50, 0, 1, 2, 3, 5, 50])
+"""How many messages arrive before the next thing happens."""
+
 noise = st.one_of(
     st.binary(max_size=40),
     st.text(max_size=20).map(str.encode),
@@ -153,15 +157,20 @@ class ClientMachine(RuleBasedStateMachine):
         credits=st.sampled_from([1, 8, 16, 24]),
         jitter=st.sampled_from([0.0, 0.9]),
         connected=st.sampled_from([True, True, True, False]),
+        channels=st.lists(st.sampled_from(CHANNELS[:3]), max_size=3),
     )
-    def begin(self, negotiated: bool, credits: int, jitter: float, connected: bool) -> None:
+    def begin(
+        self, negotiated: bool, credits: int, jitter: float, connected: bool, channels: list[str]
+    ) -> None:
         self.server = ModelServer(negotiated=negotiated, credits=credits)
         self.script = Script(CONFIG, jitter=jitter)
         self.line = Line(self.script, self.server)
         self.script.start()
         self.line.look()
+        for channel in channels:
+            self.subscribe(channel, None, 0)
         if connected:
-            self._settle(10)
+            self._settle(50)
 
     @property
     def lines(self) -> list[Line]:
@@ -181,8 +190,9 @@ class ClientMachine(RuleBasedStateMachine):
     @rule(
         kinds=st.lists(st.sampled_from([*sorted(CALLS), "wait", "ping"]), min_size=1, max_size=4),
         timeout=st.sampled_from([None, None, None, 0.0, 0.1, 5.0, 100.0]),
+        then=then,
     )
-    def ask(self, kinds: list[str], timeout: float | None) -> None:
+    def ask(self, kinds: list[str], timeout: float | None, then: int) -> None:
         for kind in kinds:
             n = self.number()
             if kind in CALLS:
@@ -193,6 +203,7 @@ class ClientMachine(RuleBasedStateMachine):
                 self._command(READ, n, "job.wait", retry=Retry.READ, purpose=Purpose.WAIT, timeout=timeout)
             else:
                 self._command(READ, n, "", retry=Retry.READ, purpose=Purpose.PING, timeout=timeout)
+        self._settle(then)
 
     @precondition(lambda self: self.asked)
     @rule(data=st.data())
@@ -204,13 +215,16 @@ class ClientMachine(RuleBasedStateMachine):
         self._look()
 
     @precondition(lambda self: not self.over)
-    @rule(channel=st.sampled_from(CHANNELS), since=st.sampled_from([None, None, "start", 0, "head"]))
-    def subscribe(self, channel: str, since: Any) -> None:
+    @rule(
+        channel=st.sampled_from(CHANNELS), since=st.sampled_from([None, None, "start", 0, "head"]), then=then
+    )
+    def subscribe(self, channel: str, since: Any, then: int) -> None:
         n = self.number()
         since = self.server.head if since == "head" else since
         subscription = self.script.session.subscribe(channel, tag=n, now=self.script.now, since=since)
         self.listeners[n] = Listener(subscription)
         self._look()
+        self._settle(then)
 
     @precondition(lambda self: self.listeners)
     @rule(data=st.data())
@@ -221,17 +235,18 @@ class ClientMachine(RuleBasedStateMachine):
         self._look()
 
     @precondition(lambda self: self.listeners)
-    @rule(data=st.data(), share=st.sampled_from([0.3, 1.0, 1.0]))
-    def read(self, data: st.DataObject, share: float) -> None:
+    @rule(data=st.data(), share=st.sampled_from([0.3, 1.0, 1.0]), then=then)
+    def read(self, data: st.DataObject, share: float, then: int) -> None:
         listener = self.listeners[data.draw(st.sampled_from(sorted(self.listeners)))]
         count = int(listener.unread * share)
         listener.unread -= count
         self.script.consumed(listener.subscription, count)
         self._look()
+        self._settle(then)
 
-    @rule(drain=st.sampled_from([0.0, 0.0, 3.0]), really=st.integers(0, 9))
+    @rule(drain=st.sampled_from([0.0, 0.0, 3.0]), really=st.integers(0, 20))
     def close(self, drain: float, really: int) -> None:
-        if really == 0:
+        if really == 20:
             self.script.close(drain)
             self._look()
 
@@ -248,14 +263,15 @@ class ClientMachine(RuleBasedStateMachine):
             line.step(what)
             self._look()
 
-    @rule()
-    def come_to_rest(self) -> None:
-        self._settle(300)
-
-    @rule(code=st.sampled_from([1000, 1001, 1006]), which=st.integers(0, 3))
-    def cut(self, code: int, which: int) -> None:
-        self.lines[which % len(self.lines)].cut(code)
+    @rule(code=st.sampled_from([1000, 1001, 1006]), which=st.integers(0, 3), again=st.booleans(), then=then)
+    def cut(self, code: int, which: int, again: bool, then: int) -> None:
+        line = self.lines[which % len(self.lines)]
+        line.cut(code)
         self._look()
+        if again and line.script.session.state == states.BACKING_OFF:
+            line.timer()
+            self._look()
+            self._settle(then)
 
     @rule(message=noise)
     def nonsense(self, message: bytes) -> None:
@@ -292,20 +308,22 @@ class ClientMachine(RuleBasedStateMachine):
 
     # Time.
 
-    @rule(late=st.sampled_from([0.0, 0.0, 0.5, 3600.0]), which=st.integers(0, 3))
-    def timer(self, late: float, which: int) -> None:
+    @rule(late=st.sampled_from([0.0, 0.0, 0.0, 0.5, 3600.0]), which=st.integers(0, 3), then=then)
+    def timer(self, late: float, which: int, then: int = 0) -> None:
         line = self.lines[which % len(self.lines)]
         if line.script.session.next_deadline is not None:
             line.script.timer(late=late)
             self.script.now = max(self.script.now, line.script.now)
             self._look()
+            self._settle(then)
 
     # The server.
 
-    @rule(event=st.sampled_from(EVENTS), times=st.integers(1, 20))
-    def publish(self, event: tuple[str, str], times: int) -> None:
+    @rule(event=st.sampled_from(EVENTS), times=st.integers(1, 20), then=then)
+    def publish(self, event: tuple[str, str], times: int, then: int) -> None:
         for _ in range(times):
             self.server.publish(*event)
+        self._settle(then)
 
     @rule(upto=st.floats(0.0, 1.0))
     def forget_old_events(self, upto: float) -> None:
@@ -323,7 +341,7 @@ class ClientMachine(RuleBasedStateMachine):
             for connection in self.server.connections:
                 connection.to_client.append({"type": "event", "data": {"type": "drain", "data": {}}})
 
-    @rule(another_log=st.booleans(), another_kind=st.booleans())
+    @rule(another_log=SELDOM, another_kind=SELDOM)
     def restart(self, another_log: bool, another_kind: bool) -> None:
         for line in self.lines:
             line.cut()
@@ -389,6 +407,7 @@ class ClientMachine(RuleBasedStateMachine):
             assert line.script.silent
         assert set(self.outcomes) == set(self.asked) - self.cancelled
         assert all(listener.ended for listener in self.listeners.values())
+        self.nothing_was_carried_out_twice()
 
     # Inside.
 
@@ -422,13 +441,13 @@ class ClientMachine(RuleBasedStateMachine):
                 looks = self.script.session._calls._looks
                 if looks.next is None:
                     break
-                self.timer(0.0, 0)
+                self.line.timer()
         else:
             pytest.fail(f"it does not come to rest: {self.script.session.state}")
         assert set(self.outcomes) == set(self.asked) - self.cancelled, "everybody has heard"
         for listener in self.listeners.values():
             if self.server.negotiated and not listener.ended:
-                assert listener.subscription.confirmed
+                assert listener.subscription.confirmed, "a subscription was forgotten"
                 if listener.last is not None:
                     listener._nothing_between(self.server.head + 1, self.server)
 
