@@ -63,6 +63,7 @@ class ClientSession(Lifecycle):
         ids: gives frame ids, unique in this session.
 
     Example:
+        >>> from dwp_core.client_events import ClientConfig
         >>> session = ClientSession(ClientConfig(), epoch_ns=0, jitter=lambda: 0.5, ids=frame_ids())
         >>> session.start(now=0.0)
         >>> session.take_effects()

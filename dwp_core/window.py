@@ -17,7 +17,8 @@ class ReceiveWindow:
 
     Example:
         >>> window = ReceiveWindow(size=8, granted=8)
-        >>> for _ in range(6): window.received()
+        >>> [window.received() for _ in range(6)]
+        [False, True, True, True, True, True]
         >>> window.due(held=6), window.due(held=0)
         (0, 6)
     """

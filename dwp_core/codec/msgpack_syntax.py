@@ -152,8 +152,8 @@ def members(message: bytes, start: int, end: int, names: Container[bytes]) -> tu
     str or bin. The value from `start` to `end` must be a map, and known to be whole.
 
     Example:
-        >>> members(bytes.fromhex("82a16101a16202"), 0, 7, [b"b"])
-        ({b'b': 6}, True)
+        >>> members(bytes.fromhex("82a27a7a01a2696402"), 0, 9, [b"id"])
+        ({b'id': 8}, True)
     """
     code = message[start]
     position = start + 1 if code < 0x90 else start + 1 + _MAPS[code]

@@ -196,6 +196,16 @@ def test_a_lone_surrogate_of_our_own_is_a_local_error(codec: Codec) -> None:
 # --- decoding
 
 
+@pytest.mark.parametrize("form", ["fast", "portable"])
+@pytest.mark.parametrize("length", [1, 5000])
+def test_a_lone_surrogate_in_a_text_is_refused_however_long_the_text(form: str, length: int) -> None:
+    text = "é" * length
+    codec = get_codec("json", form)
+    with pytest.raises(FrameError):
+        codec.decode(f'{{"id":"x","type":"request","token":"{text}\\ud800"}}'.encode(), DEFAULT_LIMITS)
+    assert codec.decode(f'{{"id":"x","token":"{text}"}}'.encode(), DEFAULT_LIMITS).token == text
+
+
 def test_a_frame_says_again_what_was_encoded(codec: Codec) -> None:
     error = ErrorDetail(409, "conflict", "état")
     message = codec.encode(
