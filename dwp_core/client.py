@@ -136,6 +136,7 @@ class ClientSession(Lifecycle):
         at_once = (
             self.state == states.READY
             and not table.waiting
+            and not table.parked
             and not calls.blocked
             and len(table.flying) < calls.limit
             and method != WORKFLOW_START

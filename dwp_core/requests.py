@@ -99,6 +99,7 @@ class RequestTable:
     Attributes:
         waiting: requests that no transport has got, by id. Read it; the methods change it.
         flying: requests in flight, by id. Likewise.
+        parked: requests that are not to be sent for now, by id. Likewise.
 
     Example:
         >>> table = RequestTable()
@@ -108,18 +109,18 @@ class RequestTable:
         ('me', 0, None)
     """
 
-    __slots__ = ("_parked", "flying", "next_deadline", "waiting")
+    __slots__ = ("flying", "next_deadline", "parked", "waiting")
 
     def __init__(self) -> None:
         self.waiting: dict[str, Request] = {}
         self.flying: dict[str, Request] = {}
-        self._parked: dict[str, Request] = {}
+        self.parked: dict[str, Request] = {}
         self.next_deadline: float | None = None
         """When to call `take_expired`: when the first of them runs out of time, or earlier, because answers leave it as
         it is and so cost nothing; None when none can."""
 
     def __len__(self) -> int:
-        return len(self.waiting) + len(self.flying) + len(self._parked)
+        return len(self.waiting) + len(self.flying) + len(self.parked)
 
     def wait(self, request: Request) -> None:
         """Take up a request that is to be sent when there is a chance."""
@@ -135,12 +136,12 @@ class RequestTable:
 
     def park(self, request: Request) -> None:
         """Take up a request that is not to be sent before `unpark`, or on the next connection."""
-        self._parked[request.id] = request
+        self.parked[request.id] = request
         self._arm(request)
 
     def unpark(self, request_id: str) -> None:
         """A parked request may be sent; nothing happens when it is no longer here."""
-        request = self._parked.pop(request_id, None)
+        request = self.parked.pop(request_id, None)
         if request is not None:
             self.waiting[request_id] = request
 
@@ -157,7 +158,7 @@ class RequestTable:
 
     def drop(self, request_id: str) -> Request | None:
         """Take out a request, wherever it is; None when it is no longer here."""
-        for place in (self.flying, self.waiting, self._parked):
+        for place in (self.flying, self.waiting, self.parked):
             request = place.pop(request_id, None)
             if request is not None:
                 self.calm()
@@ -170,7 +171,7 @@ class RequestTable:
             return []
         expired: list[tuple[Request, bool]] = []
         earliest: float | None = None
-        for place in (self.flying, self._parked, self.waiting):
+        for place in (self.flying, self.parked, self.waiting):
             for request in place.values():
                 if request.expires is None:
                     continue
@@ -205,8 +206,8 @@ class RequestTable:
             else:
                 unknown.append(request)
         self.flying = {}
-        self.waiting = {**kept, **self._parked, **self.waiting}
-        self._parked = {}
+        self.waiting = {**kept, **self.parked, **self.waiting}
+        self.parked = {}
         self.next_deadline = min(
             (r.expires for r in self.waiting.values() if r.expires is not None), default=None
         )
@@ -214,16 +215,16 @@ class RequestTable:
 
     def clear(self) -> list[Request]:
         """Take out everything, oldest first."""
-        everything = [*self.flying.values(), *self._parked.values(), *self.waiting.values()]
+        everything = [*self.flying.values(), *self.parked.values(), *self.waiting.values()]
         self.flying.clear()
-        self._parked.clear()
+        self.parked.clear()
         self.waiting.clear()
         self.next_deadline = None
         return everything
 
     def calm(self) -> None:
         """With nothing open, there is nothing to look at."""
-        if not (self.flying or self.waiting or self._parked):
+        if not (self.flying or self.waiting or self.parked):
             self.next_deadline = None
 
     def _arm(self, request: Request) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from dwp_core.client_events import ClientConfig, RequestSucceeded
 from dwp_core.codec import encode_payload
-from dwp_core.errors import TimeoutError
+from dwp_core.errors import LimitError, TimeoutError
 from tests.core.scripted_server import JOB, Script
 
 
@@ -102,6 +102,15 @@ def test_a_wait_survives_a_lost_connection_wherever_it_is(negotiated: bool) -> N
     connect()
     assert len(script.methods()) == 2
     assert script.outcomes() == []
+
+
+def test_those_that_wait_for_their_next_look_count_as_open() -> None:
+    script = Script(ClientConfig(max_requests=2)).connect()
+    for tag in (1, 2):
+        script.wait(tag=tag)
+        script.answer(script.sent()[-1], {"state": "running"})
+    with pytest.raises(LimitError, match="2 requests to the server are open"):
+        script.wait(tag=3)
 
 
 def test_it_is_looked_at_once_for_each_time_that_has_come() -> None:

@@ -365,7 +365,8 @@ class ClientMachine(RuleBasedStateMachine):
         session = self.script.session
         table = session._calls.table
         own = len([r for r in table.flying.values() if r.is_own])
-        assert len(table) + len(session._delegates) - own <= 2 * CONFIG.max_requests
+        assert len(table) - own <= CONFIG.max_requests, "open requests are bounded"
+        assert len(session._delegates) <= CONFIG.max_requests, "delegated requests are bounded"
         assert len(session._streams._unanswered) <= len(self.listeners)
         window = session._streams._window
         assert window is None or window.remaining >= 0
