@@ -101,6 +101,7 @@ class _Slices(msgspec.Struct, gc=False):
 
 _slices = msgspec.json.Decoder(_Slices).decode
 _SECOND = 1_000_000_000
+_NINE_DIGITS = 100_000_000
 _DEFAULT_SIZE = DEFAULT_LIMITS.message
 _encode = msgspec.json.Encoder().encode
 decode_event = msgspec.json.Decoder(FastEvent).decode
@@ -152,8 +153,8 @@ class FastJsonCodec:
         second, text = self._stamper.known
         fraction = ts - second
         if 0 <= fraction < _SECOND:
-            # With a digit too many in front, cut off: half of what padding costs.
-            stamp = f"{text}{f'{fraction + _SECOND}'[1:]}Z"
+            # Nine of ten nanoseconds have nine digits, and padding is half of what a stamp costs.
+            stamp = f"{text}{fraction}Z" if fraction >= _NINE_DIGITS else f"{text}{fraction:09d}Z"
         else:
             stamp = self._stamper.text(ts)
         try:
