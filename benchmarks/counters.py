@@ -58,14 +58,9 @@ async def _count_requests(url: str, width: int, windows: int) -> Counts:
 
 
 def count(profile: cProfile.Profile, operations: int) -> Counts:
-    """What the profile has seen, per operation.
-
-    Whether the time of a frame takes a call depends on the wall clock: it does in the first tenth of each second. So
-    that the count is the same in every run, it is taken as what it is on average.
-    """
+    """What the profile has seen, per operation."""
     stats: list[Any] = profile.getstats()
-    calls = sum(0 if _name(entry.code) == "Stamper.text" else entry.callcount for entry in stats)
-    calls += operations / 10
+    calls = sum(entry.callcount for entry in stats)
     writes = sum(entry.callcount for entry in stats if any(name in _name(entry.code) for name in _WRITES))
     return Counts(calls / operations, writes / operations)
 
