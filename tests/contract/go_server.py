@@ -20,7 +20,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from tests.contract.threads import LoopThread
+from tests.contract.threads import LoopThread, stop_accepting
 
 SCOPES = {
     "dk_full": {"*"},
@@ -122,6 +122,7 @@ class GoServer:
         return server
 
     async def _stop(self) -> None:
+        await stop_accepting(self._server.sockets)
         for task in self._running:
             task.cancel()
         self._event_came.set()
@@ -164,6 +165,8 @@ class GoServer:
         }.get(method)
         if method == "workflow.start":
             return await self._run_workflow(data)
+        if method.startswith("federation."):
+            raise _Refused(405, "federation not enabled")
         if handler is None:
             raise _Refused(405, f"unknown method: {method}")
         return handler(data or {})
@@ -316,6 +319,11 @@ class _Session:
         self._out: asyncio.Queue[bytes] = asyncio.Queue()
         self.writing = asyncio.get_running_loop().create_task(self._write())
 
+    @property
+    def _no_time(self) -> Any:
+        """The year 1, which it answers to a ping without a time."""
+        return "0001-01-01T00:00:00Z" if self._format == "json" else msgpack.Timestamp(-62_135_596_800)
+
     async def log_in(self) -> bool:
         """Read the first frame, which is always JSON; whether it was let in."""
         message = await self.socket.recv()
@@ -338,7 +346,7 @@ class _Session:
         async for message in self.socket:
             frame = self._decode(message)
             if frame["type"] == "ping":
-                self._put(self._encode("pong", correl_id=frame["id"]))
+                self._put(self._encode("pong", correl_id=frame["id"], ts=frame.get("ts", self._no_time)))
             elif frame.get("credits"):
                 self._credits += frame["credits"]
                 self._server.granted += frame["credits"]
@@ -403,10 +411,12 @@ class _Session:
         frame["channel"] = fields.get("channel", "")
         frame = {name: value for name, value in frame.items() if value not in (None, "")}
         if self._format == "json":
-            return json.dumps({**frame, "ts": _now()}, separators=(",", ":"), ensure_ascii=False).encode()
+            frame["ts"] = fields.get("ts") or _now()
+            return json.dumps(frame, separators=(",", ":"), ensure_ascii=False).encode()
         if data is not None:
             frame["data"] = json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode()
-        packed: bytes = msgpack.packb({**frame, "ts": msgpack.Timestamp.from_datetime(now)})
+        frame["ts"] = fields.get("ts") or msgpack.Timestamp.from_datetime(now)
+        packed: bytes = msgpack.packb(frame)
         return packed
 
     def _decode(self, message: str | bytes) -> dict[str, Any]:

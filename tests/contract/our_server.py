@@ -12,7 +12,7 @@ from dispatch.server import DispatchServer, Key, Keys
 from dispatch.server.server import default_config
 from dispatch.server.ws import WebSocketConnection
 from dispatch.store.port import Store
-from tests.contract.threads import PATIENCE, LoopThread
+from tests.contract.threads import PATIENCE, LoopThread, stop_accepting
 
 KEYS = (
     Key("dk_full", app_id="app-1", org_id="org-1", name="full"),
@@ -78,6 +78,7 @@ class OurServer:
         self.url = f"ws://127.0.0.1:{self._listening.sockets[0].getsockname()[1]}/dwp"
 
     async def _stop(self) -> None:
+        await stop_accepting(self._listening.sockets)
         self._listening.close()
         await self._server.stop(0.0)
 

@@ -8,7 +8,7 @@ import threading
 from typing import Self
 from urllib.parse import urlsplit
 
-from tests.contract.threads import PATIENCE, LoopThread
+from tests.contract.threads import PATIENCE, LoopThread, stop_accepting
 
 _PIECE = 64 * 1024
 
@@ -38,8 +38,7 @@ class Relay:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._thread.call(self._server.close)
-        self.cut()
+        self._thread.run(self._stop())
         self._thread.__exit__()
 
     def cut(self) -> None:
@@ -71,6 +70,11 @@ class Relay:
     async def _listen(self) -> None:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=_PIECE)
         self.url = f"ws://127.0.0.1:{self._server.sockets[0].getsockname()[1]}{urlsplit(self._target).path}"
+
+    async def _stop(self) -> None:
+        await stop_accepting(self._server.sockets)
+        self._server.close()
+        await self._cut()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1

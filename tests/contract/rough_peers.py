@@ -10,7 +10,7 @@ from typing import Any, Self
 from websockets.frames import Frame, Opcode
 from websockets.utils import accept_key
 
-from tests.contract.threads import LoopThread
+from tests.contract.threads import LoopThread, stop_accepting
 
 Manners = Callable[["Visit"], Awaitable[None]]
 
@@ -36,13 +36,17 @@ class RoughPeer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._thread.call(self._server.close)
+        self._thread.run(self._stop())
         self._thread.__exit__()
 
     async def _listen(self) -> None:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._secure)
         port = self._server.sockets[0].getsockname()[1]
         self.url = f"{'wss' if self._secure else 'ws'}://127.0.0.1:{port}/dwp"
+
+    async def _stop(self) -> None:
+        await stop_accepting(self._server.sockets)
+        self._server.close()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.visits += 1

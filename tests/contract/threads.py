@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
@@ -57,8 +57,18 @@ class LoopThread:
             self.loop.close()
 
 
+async def stop_accepting(sockets: Iterable[Any]) -> None:
+    """Take no more connections on these, so that their server can be closed.
+
+    asyncio loses one that it accepts in the very turn in which its server is closed.
+    """
+    loop = asyncio.get_running_loop()
+    for listening in sockets:
+        loop.remove_reader(listening.fileno())
+    await _turns(10)
+
+
 async def _end_tasks() -> None:
-    await _turns(10)  # what has just come is taken up, and can clean up after itself
     tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     for task in tasks:
         task.cancel()
