@@ -120,6 +120,8 @@ class Driver:
         line = self._line
         if line is None:
             raise _not_connected()
+        if asyncio.get_running_loop() is not self._loop:
+            raise _wrong_loop()
         if timeout is not None:
             check_seconds("timeout", timeout)
         elif operation.purpose is CALL or operation.purpose is Purpose.PING:
@@ -144,9 +146,6 @@ class Driver:
                 self._session.cancel_request(request, now=self._now())
                 self._pump_all()
             raise
-        except RuntimeError as error:  # asyncio refuses to wait, in a task of another loop
-            self._session.cancel_request(request, now=self._now())
-            raise _wrong_loop() from error
         try:
             value = answer.codec.value(answer.frame, ANSWER_LIMITS)
             return value if operation.read is None else operation.read(value)
