@@ -314,6 +314,22 @@ async def test_calls_to_a_peer_that_stops_reading_can_be_given_up(binding: Bindi
         assert client.state == "closed"
 
 
+async def test_a_peer_that_asks_and_asks_and_reads_no_answer_is_left(binding: Binding) -> None:
+    async def asks_and_asks(visit: Visit) -> None:
+        await visit.let_in()
+        await visit.reader.read(1)  # the large message has begun
+        visit.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        while True:
+            await visit.say((b"\x89\x7d" + b"?" * 125) * 500)
+
+    with RoughPeer(asks_and_asks) as peer:
+        async with visitor(binding, peer).client(reconnect=False) as client:
+            error = await failure_of(lambda: client.enqueue("noop", "x" * 8_000_000))
+            assert isinstance(error, OutcomeUnknown)
+            assert "keeps asking and reads no answers" in str(error.__cause__)
+            assert client.state == "closed"
+
+
 @pytest.mark.parametrize(
     ("violation", "why"),
     [

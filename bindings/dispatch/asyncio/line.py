@@ -32,6 +32,8 @@ Token = str | Callable[[], str | Awaitable[str]]
 _LOGGER = logging.getLogger("dispatch.client")
 _CHUNK = 256 * 1024
 """Bytes written at a time, so that a write which stalls can be told from one which is long."""
+_MOST_OWED = 4 * 1024 * 1024
+"""Bytes of answers (pongs and the like) that wait for a peer which reads nothing, but keeps asking."""
 _FAREWELL = 1.0
 """Seconds that a transport has to bring out what it holds, once both sides are done with it."""
 
@@ -290,6 +292,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._blocked = False
         self._rest: deque[memoryview] = deque()
+        self._owed = 0
         self._said_farewell = False
         self._end: asyncio.TimerHandle | None = None
 
@@ -329,7 +332,7 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         """asyncio: there is room again."""
-        self._blocked = False
+        self._blocked, self._owed = False, 0
         self._session.write_progress(self.generation, now=self._time())
         while self._rest and not self._blocked:
             self._write(self._rest.popleft())
@@ -345,6 +348,12 @@ class Connection(asyncio.Protocol):
         if len(output) <= _CHUNK and not self._blocked:
             self._transport.write(output)
             return
+        if self._blocked:
+            self._owed += len(output)
+            if self._owed > _MOST_OWED:
+                self.wire.lost(now=self._time(), reason="it keeps asking and reads no answers")
+                self._transport.abort()
+                return
         view = memoryview(output)
         for start in range(0, len(view), _CHUNK):
             chunk = view[start : start + _CHUNK]
