@@ -29,6 +29,8 @@ class RoughPeer:
         self._manners = manners
         self._secure = secure
         self._thread = LoopThread()
+        self._visitors: set[asyncio.Task[Any] | None] = set()
+        """Held on to: a visitor that waits for nothing in particular is known to nobody else, and was collected."""
 
     def __enter__(self) -> Self:
         self._thread.__enter__()
@@ -50,6 +52,7 @@ class RoughPeer:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.visits += 1
+        self._visitors.add(asyncio.current_task())
         try:
             await self._manners(Visit(reader, writer))
             writer.close()
@@ -57,6 +60,7 @@ class RoughPeer:
             pass
         finally:
             writer.transport.abort()
+            self._visitors.discard(asyncio.current_task())
 
 
 class Visit:
