@@ -231,11 +231,11 @@ class Driver:
                 subscription: Subscription = event.tag  # type: ignore[assignment]  # it is ours
                 subscription.push(event.event)
             elif isinstance(event, RequestFailed | RequestOutcomeUnknown):
-                future = event.tag  # type: ignore[assignment]
+                future = event.tag  # type: ignore[assignment]  # likewise
                 if not future.done():
                     future.set_exception(event.error)
             elif isinstance(event, SubscriptionGap | SubscriptionStarted | SubscriptionEnded):
-                subscription = event.tag  # type: ignore[assignment]
+                subscription = event.tag  # type: ignore[assignment]  # likewise
                 if isinstance(event, SubscriptionGap):
                     subscription.push(event.gap)
                 elif isinstance(event, SubscriptionStarted):

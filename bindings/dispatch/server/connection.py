@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -89,7 +90,7 @@ class Outbox:
             connection.flush()
 
 
-class Connection:
+class Connection(ABC):
     """A session and its driver.
 
     Args:
@@ -245,34 +246,35 @@ class Connection:
 
     # What the subclass does.
 
+    @abstractmethod
     def send(self, messages: list[bytes], *, binary: bool) -> None:
         """Queue messages."""
-        raise NotImplementedError
 
+    @abstractmethod
     def send_fanout(self, fanout: Fanout, wire: bytes, writes: list[Connection]) -> None:
         """Queue the events of a fan-out: its messages, or the WebSocket frames that were made of them once for all.
 
         Where nothing was queued before, the connection goes to the `writes` of the outbox.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def flush(self) -> None:
         """Write what is queued, in one go."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close_transport(self, code: int, reason: str) -> None:
         """Start the closing handshake after what is queued."""
-        raise NotImplementedError
 
+    @abstractmethod
     def abort_transport(self, reason: str) -> None:
         """Drop the connection."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def unsent(self) -> int:
         """Bytes that were handed over and not sent. Once it has been above `UNSENT_LIMIT`, `touch` when it falls."""
-        raise NotImplementedError
 
+    @abstractmethod
     def look_at_progress(self, now: float) -> None:
         """Tell the session if a blocked write has made progress since the last look."""
 
