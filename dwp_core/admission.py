@@ -105,6 +105,24 @@ def welcome(config: ServerConfig, login: Login, *, session_id: str, log: str) ->
     return encode_payload(answer)
 
 
+def permit(name: str, identity: Identity, config: ServerConfig) -> Method:
+    """The method of that name, when it is served and this identity may ask for it.
+
+    Raises:
+        DispatchError: 405 or 403.
+    """
+    method = METHODS.get(name)
+    if method is None:
+        raise DispatchError(f"unknown method: {name}", code=UNKNOWN_METHOD)
+    if not has_scope(identity.scopes, method.scope):
+        raise DispatchError(
+            "insufficient permissions", code=FORBIDDEN, details=f"{name} needs {method.scope}"
+        )
+    if name not in config.methods:
+        raise DispatchError(f"unknown method: {name} (not served by this server yet)", code=UNKNOWN_METHOD)
+    return method
+
+
 def admit(
     frame: Frame, identity: Identity, config: ServerConfig, *, in_flight: Collection[str], draining: bool
 ) -> Method:
@@ -121,15 +139,7 @@ def admit(
         DispatchError: 405, 403, 503, 400 or 429, judged in this order.
     """
     name, request_id = frame.method, frame.id
-    method = METHODS.get(name)
-    if method is None:
-        raise DispatchError(f"unknown method: {name}", code=UNKNOWN_METHOD)
-    if not has_scope(identity.scopes, method.scope):
-        raise DispatchError(
-            "insufficient permissions", code=FORBIDDEN, details=f"{name} needs {method.scope}"
-        )
-    if name not in config.methods:
-        raise DispatchError(f"unknown method: {name} (not served by this server yet)", code=UNKNOWN_METHOD)
+    method = permit(name, identity, config)
     if draining:
         raise DispatchError("the server is going away; the request was not carried out", code=UNAVAILABLE)
     if not request_id:

@@ -16,6 +16,7 @@ from dwp_core.credit import SendCredit
 from dwp_core.errors import InvalidRequest
 from dwp_core.events import LoggedEvent
 from dwp_core.hub import Audience, Entry, Hub
+from dwp_core.sse import EventStream
 
 PAGE = 256
 """Events that are looked at in one go, so that one connection that catches up does not hold up the others."""
@@ -70,7 +71,7 @@ class Delivery:
         hub: Hub,
         *,
         owner: Any,
-        codec: Codec,
+        codec: Codec | EventStream,
         tenant: tuple[str, str],
         labelled: bool,
         numbered: bool,
@@ -213,6 +214,16 @@ class Delivery:
         # What the hub has not published yet it will publish later: given out here, it would come twice.
         head = self.hub.head
         return self._give([Entry(event) for event in events if event.seq <= head], min(through, head))
+
+    def skip_removed(self) -> tuple[int, int]:
+        """After `Overrun`, for a peer that is told in the stream: go on where the log begins.
+
+        Returns:
+            The first and last seq that it does not get.
+        """
+        first, removed = self.cursor + 1, self.hub.oldest - 1
+        self.cursor = removed
+        return first, removed
 
     # Inside.
 

@@ -6,7 +6,10 @@ this one type, so that an event is never converted between them.
 
 from __future__ import annotations
 
+from json.encoder import encode_basestring
 from typing import NamedTuple
+
+from dwp_core.codec.timestamps import format_rfc3339
 
 
 class LoggedEvent(NamedTuple):
@@ -34,3 +37,13 @@ class LoggedEvent(NamedTuple):
     app_id: str
     org_id: str
     data: bytes
+
+
+def event_data(event: LoggedEvent, *, numbered: bool) -> bytes:
+    """The `data` of an event frame as JSON text (PROTOCOL.md section 5), with `seq` where the peer knows of it."""
+    seq = f'"seq":{event.seq},' if numbered else ""
+    head = (
+        f'{{"type":{encode_basestring(event.type)},"ts":"{format_rfc3339(event.ts_ns)}",'
+        f'"topic":{encode_basestring(event.topic)},{seq}"data":'
+    )
+    return b"%b%b}" % (head.encode(), event.data)

@@ -11,13 +11,12 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any
 
 from dwp_core.codec import Codec, get_codec
-from dwp_core.codec.timestamps import format_rfc3339
-from dwp_core.events import LoggedEvent
+from dwp_core.events import LoggedEvent, event_data
 from dwp_core.frames import EVENT
+from dwp_core.sse import EventStream
 from dwp_core.topics import channels_of
 
 if TYPE_CHECKING:
@@ -230,7 +229,7 @@ class Hub:
         start = bisect_right(self._seqs, seq)
         return self._ring[start : start + limit]
 
-    def message(self, entry: Entry, codec: Codec, label: str, *, numbered: bool) -> bytes:
+    def message(self, entry: Entry, codec: Codec | EventStream, label: str, *, numbered: bool) -> bytes:
         """The event as a frame with this label; encoded once, however often it is asked for."""
         key = (codec.name, numbered, label)
         messages = entry.messages
@@ -239,13 +238,17 @@ class Hub:
         message = messages.get(key)
         if message is None:
             self.encodings += 1
-            message = messages[key] = codec.encode(
-                EVENT,
-                f"e{self.encodings}",
-                data=event_data(entry.event, numbered=numbered),
-                channel=label,
-                ts=self._epoch_ns + int(self.now * 1e9),
-            )
+            if isinstance(codec, EventStream):
+                message = codec.event(entry.event)
+            else:
+                message = codec.encode(
+                    EVENT,
+                    f"e{self.encodings}",
+                    data=event_data(entry.event, numbered=numbered),
+                    channel=label,
+                    ts=self._epoch_ns + int(self.now * 1e9),
+                )
+            messages[key] = message
         return message
 
     # Inside.
@@ -327,13 +330,3 @@ class Hub:
 
 _Index = dict[tuple[tuple[str, str], str], dict[Audience, None]]
 """By tenant and channel."""
-
-
-def event_data(event: LoggedEvent, *, numbered: bool) -> bytes:
-    """The `data` of an event frame as JSON text (PROTOCOL.md section 5), with `seq` where the peer knows of it."""
-    seq = f'"seq":{event.seq},' if numbered else ""
-    head = (
-        f'{{"type":{encode_basestring(event.type)},"ts":"{format_rfc3339(event.ts_ns)}",'
-        f'"topic":{encode_basestring(event.topic)},{seq}"data":'
-    )
-    return b"%b%b}" % (head.encode(), event.data)

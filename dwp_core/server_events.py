@@ -36,6 +36,7 @@ class ServerConfig:
         auth_timeout: from the open transport to the judged login.
         stall_timeout: how long a write may make no progress before the connection is dropped.
         close_timeout: how long the closing handshake may take.
+        comment_every: how often an event stream over HTTP is sent a comment, which keeps proxies from closing it.
     """
 
     name: str = "dispatch-python"
@@ -53,6 +54,7 @@ class ServerConfig:
     auth_timeout: float = 10.0
     stall_timeout: float = 30.0
     close_timeout: float = 5.0
+    comment_every: float = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +76,9 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class LoginReceived:
-    """The peer gave a token; answer with `accept` or `reject`."""
+    """The peer gave a token; answer with `accept` or `reject`. Its repr, which may reach a log, does not show it."""
 
-    token: str
+    token: str = field(repr=False)
 
 
 @dataclass(slots=True)  # not frozen: made once per request, and freezing doubles the cost of making it

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dwp_core.codec import get_codec
-from dwp_core.hub import Entry, Hub, event_data
+from dwp_core.events import event_data
+from dwp_core.hub import Entry, Hub
 from dwp_core.server_events import Identity
 from tests.core.serving import EPOCH_NS, JOB, Client, event, numbers
 
