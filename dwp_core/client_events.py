@@ -16,7 +16,7 @@ from dwp_core.peer import Peer
 from dwp_core.subscriptions import Gap
 
 _TIMES = ("connect_timeout", "heartbeat", "stall_timeout", "close_timeout", "ask_timeout", "poll_interval")
-_COUNTS = ("max_requests", "event_window", "event_buffer")
+_COUNTS = ("max_requests", "most_owed", "event_window", "event_buffer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ class ClientConfig:
         ask_timeout: how long the session waits for answers to its own questions (subscribe, unsubscribe).
         poll_interval: between two looks at a job, while waiting for it at a server without `wait`.
         max_requests: requests waiting or in flight, in all.
+        most_owed: bytes of answers to the server's own questions (pongs and the like) that wait while it reads nothing.
         event_window: events on their way or unread, towards a server that keeps events for us.
         event_buffer: unread events of one subscription, towards a server that does not.
         where: the server's address, for messages.
@@ -53,6 +54,7 @@ class ClientConfig:
     ask_timeout: float = 30.0
     poll_interval: float = 0.25
     max_requests: int = 65_536
+    most_owed: int = 4 * 1024 * 1024
     event_window: int = 4_096
     event_buffer: int = 262_144
     backoff: Backoff = field(default_factory=Backoff)

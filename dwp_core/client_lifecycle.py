@@ -185,6 +185,12 @@ class Lifecycle:
         if generation == self.generation and self._calls.blocked:
             self._timers.set(Timer.STALL, now + self.config.stall_timeout)
 
+    def write_owed(self, generation: int, size: int, *, now: float) -> None:
+        """So many bytes of answers to the peer (pongs and the like) have come to wait since the transport blocked."""
+        if generation == self.generation and self._calls.blocked and size > self.config.most_owed:
+            self._abort("it reads nothing")
+            self._lost(ConnectionError(f"{self.config.where} keeps asking and reads no answers"), now)
+
     def write_resumed(self, generation: int, *, now: float) -> None:
         """The transport takes messages again."""
         if generation == self.generation and self._calls.blocked:

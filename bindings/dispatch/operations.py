@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from time import perf_counter
 from typing import Any, Generic, TypeVar
 
 from dispatch import results
@@ -41,6 +42,7 @@ class Operation(Generic[T]):
         key: idempotency key; "" for none.
         purpose: `Purpose.WAIT` is asked again until the job or run has ended.
         feature: what the server must be able to do; "" for base DWP.
+        timeout: seconds to wait for the answer; None as long as the client says.
     """
 
     method: str
@@ -50,29 +52,24 @@ class Operation(Generic[T]):
     key: str = ""
     purpose: Purpose = Purpose.CALL
     feature: str = ""
+    timeout: float | None = None
 
 
 def enqueue(
     name: str,
-    payload: Any = None,
-    *,
-    queue: str | None = None,
-    priority: int | None = None,
-    delay: float | None = None,
-    run_at: datetime | str | None = None,
-    max_retries: int | None = None,
-    job_timeout: float | None = None,
-    unique_key: str | None = None,
-    unique_for: float | None = None,
-    idempotency_key: str | None = None,
+    payload: Any,
+    queue: str | None,
+    priority: int | None,
+    options: dict[str, Any],
+    idempotency_key: str | None,
+    timeout: float | None,
 ) -> Operation[results.EnqueuedJob]:
-    """`job.enqueue`; see `Dispatch.enqueue`."""
+    """`job.enqueue`; `options` are those of `job_options`."""
     data: dict[str, Any] = {"name": name, "payload": payload}
     if queue is not None:
         data["queue"] = queue
     if priority is not None:
         data["priority"] = priority
-    options = _options(delay, run_at, max_retries, job_timeout, unique_key, unique_for)
     if options:
         data.update(options)
     return Operation(
@@ -82,36 +79,39 @@ def enqueue(
         Retry.IDEMPOTENT,
         _key(idempotency_key),
         feature=OPTIONS if options else "",
+        timeout=timeout,
     )
 
 
 def enqueue_many(
-    jobs: Iterable[Mapping[str, Any]], *, idempotency_key: str | None = None
+    jobs: Iterable[Mapping[str, Any]], idempotency_key: str | None, timeout: float | None
 ) -> Operation[results.EnqueuedJobs]:
-    """`job.enqueue_many`; see `Dispatch.enqueue_many`."""
+    """`job.enqueue_many`: mappings of the arguments of `enqueue`."""
     if isinstance(jobs, (str, bytes, Mapping)) or not isinstance(jobs, Iterable):
         raise InvalidRequest(f"enqueue_many: jobs must be a list of mappings, got {type(jobs).__name__}")
     data = encode_payload(
         {"jobs": [_job(position, job) for position, job in enumerate(jobs)]}, what="job.enqueue_many"
     )
     read, key = results.read_enqueued_many, _key(idempotency_key)
-    return Operation("job.enqueue_many", data, read, Retry.IDEMPOTENT, key, feature=BATCH)
+    return Operation("job.enqueue_many", data, read, Retry.IDEMPOTENT, key, feature=BATCH, timeout=timeout)
 
 
 def start_workflow(
-    name: str, input: Any = None, *, idempotency_key: str | None = None
+    name: str, input: Any, idempotency_key: str | None, timeout: float | None
 ) -> Operation[results.Run]:
-    """`workflow.start`; see `Dispatch.start_workflow`."""
+    """`workflow.start`."""
     data = encode_payload({"name": name, "input": input}, what="workflow.start")
-    return Operation("workflow.start", data, results.read_run, Retry.IDEMPOTENT, _key(idempotency_key))
+    read, key = results.read_run, _key(idempotency_key)
+    return Operation("workflow.start", data, read, Retry.IDEMPOTENT, key, timeout=timeout)
 
 
 def publish_event(
-    name: str, payload: Any = None, *, idempotency_key: str | None = None
+    name: str, payload: Any, idempotency_key: str | None, timeout: float | None
 ) -> Operation[results.Result]:
-    """`workflow.event`; see `Dispatch.publish_event`."""
+    """`workflow.event`."""
     data = encode_payload({"name": name, "payload": payload}, what="workflow.event")
-    return Operation("workflow.event", data, results.read_mapping, Retry.IDEMPOTENT, _key(idempotency_key))
+    read, key = results.read_mapping, _key(idempotency_key)
+    return Operation("workflow.event", data, read, Retry.IDEMPOTENT, key, timeout=timeout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,42 +139,35 @@ def entity(id: str) -> Entity:
     """
     what = _kind(id)
     if what == JOB:
-        look: Operation[Any] = simple("job.get", results.read_job, job_id=id)
+        look: Operation[Any] = simple("job.get", results.read_job, None, job_id=id)
         return Entity(look, ("job.wait", look.data), JOB_PREFIX + id, _ends("job"))
     if what == RUN:
-        look = simple("workflow.get", results.read_run, run_id=id)
+        look = simple("workflow.get", results.read_run, None, run_id=id)
         return Entity(look, ("workflow.wait", look.data), RUN_PREFIX + id, _ends("workflow"))
     raise InvalidRequest(f'expected a job id ("job_...") or a run id ("wfrun_..."), got {id!r:.80}')
 
 
-def wait(id: str) -> Operation[results.Outcome]:
-    """`job.wait` or `workflow.wait`, by the prefix of the id; see `Dispatch.wait`.
+def wait(id: str, timeout: float | None) -> Operation[results.Outcome]:
+    """`job.wait` or `workflow.wait`, by the prefix of the id.
 
     Raises:
         InvalidRequest: the id is of neither.
     """
     method, data = entity(id).waiting
-    return Operation(method, data, results.read_outcome, purpose=Purpose.WAIT)
+    return Operation(method, data, results.read_outcome, purpose=Purpose.WAIT, timeout=timeout)
 
 
-def simple(method: str, read: Callable[[Any], T], **fields: Any) -> Operation[T]:
+def simple(method: str, read: Callable[[Any], T], timeout: float | None, **fields: object) -> Operation[T]:
     """A method whose `data` are the arguments that were given; None leaves one out."""
     data = {name: value for name, value in fields.items() if value is not None}
-    return Operation(method, encode_payload(data, what=method) if data else b"", read, METHODS[method].retry)
+    payload = encode_payload(data, what=method) if data else b""
+    return Operation(method, payload, read, METHODS[method].retry, timeout=timeout)
 
 
-def ping() -> Operation[Any]:
-    """A ping frame; see `Dispatch.ping`."""
-    return Operation("", b"", None, purpose=Purpose.PING)
-
-
-def call(method: str, data: Any = None) -> Operation[Any]:
-    """Any method, known or not; see `Dispatch.call`."""
-    if type(method) is not str or not method:
-        _check_text("call: method", method)
-    retry = Retry.READ if method in METHODS and METHODS[method].retry is Retry.READ else Retry.NEVER
-    payload = b"" if data is None else encode_payload(data, what=method)
-    return Operation(method, payload, None, retry)
+def ping(timeout: float | None) -> Operation[float]:
+    """A ping frame; its result is the time since now."""
+    begun = perf_counter()
+    return Operation("", b"", lambda _: perf_counter() - begun, purpose=Purpose.PING, timeout=timeout)
 
 
 def _kind(id: object) -> str:
@@ -202,12 +195,12 @@ def _job(position: int, given: Mapping[str, Any]) -> dict[str, Any]:
             f"{where} {problem}; a job takes name, payload, queue, priority, {', '.join(names)}"
         )
     try:
-        return {**job, **_options(*taken)}
+        return {**job, **job_options(*taken)}
     except InvalidRequest as error:
         raise InvalidRequest(f"{where}: {error}") from None
 
 
-def _options(
+def job_options(
     delay: float | None,
     run_at: datetime | str | None,
     max_retries: int | None,
@@ -215,6 +208,11 @@ def _options(
     unique_key: str | None,
     unique_for: float | None,
 ) -> dict[str, Any]:
+    """What PROTOCOL.md section 9 calls options, as it travels; without those that are None.
+
+    Raises:
+        InvalidRequest: one of them cannot be used.
+    """
     options: dict[str, Any] = {}
     if delay is not None:
         options["delay_ms"] = _milliseconds("delay", delay)
@@ -251,10 +249,15 @@ def _key(given: str | None) -> str:
     """The caller's idempotency key, or one of our own, so that an answer which is lost costs nothing."""
     if given is None:
         return secrets.token_hex(16)
-    _check_text("idempotency_key", given, most=KEY_LIMIT)
+    check_text("idempotency_key", given, most=KEY_LIMIT)
     return given
 
 
-def _check_text(what: str, given: object, *, most: int = DEFAULT_LIMITS.method) -> None:
+def check_text(what: str, given: object, *, most: int = DEFAULT_LIMITS.method) -> None:
+    """Refuse what is no text of 1 to `most` characters.
+
+    Raises:
+        InvalidRequest: that is the case.
+    """
     if not isinstance(given, str) or not 1 <= len(given) <= most:
         raise InvalidRequest(f"{what} must be text of 1 to {most} characters, got {given!r:.80}")

@@ -57,16 +57,6 @@ def client_config(
     )
 
 
-def check_token(token: object) -> None:
-    """Refuse what can be no token.
-
-    Raises:
-        InvalidRequest: it is neither text nor a function that gives it.
-    """
-    if not (isinstance(token, str) or callable(token)):
-        raise InvalidRequest(f"token must be text or a function that gives it, got {type(token).__name__}")
-
-
 def check_seconds(name: str, value: object, *, least: float = 0.001, or_none: bool = True) -> None:
     """Refuse what can be no time.
 

@@ -25,6 +25,9 @@ from dwp_core.errors import InvalidRequest
 
 _TEXT, _BINARY, _CONT, _CLOSE = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.CLOSE
 _HANDSHAKE = frozenset(("connection", "upgrade"))
+_UNIX = "unix:"
+_UNIX_URI = "ws://localhost/dwp"
+"""What the opening handshake says through a Unix socket."""
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -45,7 +48,9 @@ class Address:
     Attributes:
         url: as the user gave it, e.g. "ws://127.0.0.1:8080/dwp".
         headers: to send with the opening handshake.
+        uri: what of it the opening handshake says.
         where: the URL as messages and logs show it: without its query, which may hold secrets.
+        socket_path: where it listens if the URL is of the form "unix:/run/dispatch.sock"; else None.
 
     Raises:
         InvalidRequest: the URL or the headers cannot be used; the message says why, and shows no secret.
@@ -55,9 +60,12 @@ class Address:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     uri: WebSocketURI = field(init=False, repr=False)
     where: str = field(init=False)
+    socket_path: str | None = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "uri", _read_url(self.url))
+        path = _socket_path(self.url)
+        object.__setattr__(self, "socket_path", path)
+        object.__setattr__(self, "uri", _read_url(self.url if path is None else _UNIX_URI))
         object.__setattr__(self, "where", _shown(self.url))
         object.__setattr__(self, "headers", _checked(self.headers))
 
@@ -207,8 +215,19 @@ def _refusal(error: Exception) -> str:
     return f"it does not speak WebSocket{where} ({str(error)[:200]})"
 
 
+def _socket_path(url: object) -> str | None:
+    if not isinstance(url, str) or not url.startswith(_UNIX):
+        return None
+    path = url.removeprefix(_UNIX)
+    if path.startswith("//"):  # unix:///run/dispatch.sock
+        path = path[2:]
+    if not path or "\0" in path:
+        raise InvalidRequest(f"url: {url!r:.80} names no socket; one looks like unix:/run/dispatch.sock")
+    return path
+
+
 def _read_url(url: object) -> WebSocketURI:
-    example = "one looks like ws://127.0.0.1:8080/dwp or wss://example.com/dwp"
+    example = "one looks like ws://127.0.0.1:8080/dwp, wss://example.com/dwp or unix:/run/dispatch.sock"
     if not isinstance(url, str):
         raise InvalidRequest(f"url must be text, got {type(url).__name__}; {example}")
     problem = ""

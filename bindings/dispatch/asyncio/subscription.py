@@ -1,137 +1,33 @@
-"""A subscription as asyncio programs see it: something to await, to iterate over, and to leave."""
+"""A subscription as asyncio programs see it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Generator
-from copy import copy
 from typing import TYPE_CHECKING
 
-from dispatch.results import Event, read_event, read_gap
-from dwp_core.errors import ClosedError, DispatchError
-from dwp_core.frames import EventHead
-from dwp_core.subscriptions import Gap
+from dispatch.subscription import AwaitedFeed
 
 if TYPE_CHECKING:
     from dispatch.asyncio.driver import Driver
-    from dwp_core.subscriptions import Subscription as Handle
-
-_ACKNOWLEDGE = 32
-"""Events after which the session is told that they were consumed, at the latest."""
 
 
-class Subscription:
-    """The events of one channel, in order, across reconnects.
-
-    Await it to know that the server has confirmed it, or iterate over it directly. Events that come while nobody
-    iterates are kept, up to a bound. Ends when it is left or the client is closed.
-
-    Example:
-        >>> async def first(client):
-        ...     async for event in await client.subscribe("jobs"):
-        ...         return event.kind
-    """
+class Subscription(AwaitedFeed):
+    """The events of one channel, in order, across reconnects: see `dispatch.subscription.AwaitedFeed`."""
 
     def __init__(self, driver: Driver, channel: str, until: frozenset[str]) -> None:
-        self.channel = channel
-        """What was subscribed to."""
-        self._driver = driver
-        self.handle: Handle | None = None
-        """How the session knows it; for the driver."""
-        self._until = until
-        self._items: deque[EventHead | Gap] = deque()
-        self._taken = 0
-        self._started = False
-        self._over = False
-        self._error: DispatchError | None = None
+        super().__init__(driver, channel, until)
+        self._home = driver
         self._waiters: list[asyncio.Future[None]] = []
 
-    @property
-    def position(self) -> int | None:
-        """`seq` of the last event that came in: `subscribe(channel, since=...)` goes on from there, in any process."""
-        return self.handle.position if self.handle is not None else None
-
-    async def unsubscribe(self) -> None:
-        """Leave. The iteration ends at once, also in other tasks; leaving twice does nothing."""
-        self._items.clear()
-        self._driver.leave(self)
-
-    def end_here(self) -> None:
-        """Leave, but keep what has come."""
-        self._driver.leave(self)
-
-    def __await__(self) -> Generator[object, None, Subscription]:
-        while not self._started and not self._over:
-            yield from self._changed().__await__()
-        if not self._started:
-            raise self._failure() or ClosedError(
-                f"subscribe: {self.channel} was left, or the client closed, before the server confirmed it"
-            )
-        return self
-
-    def __aiter__(self) -> Subscription:
-        return self
-
-    async def __anext__(self) -> Event:
-        items = self._items
-        while not items:
-            if self._over:
-                raise self._failure() or StopAsyncIteration
-            await self._changed()
-        item = items.popleft()
-        is_gap = isinstance(item, Gap)
-        self._taken += not is_gap
-        if self._taken and (self._taken >= _ACKNOWLEDGE or not items):
-            taken, self._taken = self._taken, 0
-            self._driver.consumed(self, taken)
-        if isinstance(item, Gap):
-            return read_gap(self.channel, item)
-        if item.type in self._until:
-            await self.unsubscribe()
-        return read_event(self.channel, item)
-
-    async def __aenter__(self) -> Subscription:
-        return await self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self.unsubscribe()
-
-    def __repr__(self) -> str:
-        state = "over" if self._over else "confirmed" if self._started else "waiting"
-        return f"<Subscription {self.channel!r} {state}, {len(self._items)} unread>"
-
-    # What the driver tells.
-
-    def push(self, item: EventHead | Gap) -> None:
-        """An event or a gap has come."""
-        self._items.append(item)
-        if self._waiters:
-            self._wake()
-
-    def start(self) -> None:
-        """The server has confirmed it."""
-        self._started = True
-        self._wake()
-
-    def end(self, error: DispatchError | None) -> None:
-        """Nothing more comes."""
-        self._over = True
-        self._error = error
-        self._wake()
-
     def _wake(self) -> None:
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-        self._waiters.clear()
-
-    def _failure(self) -> DispatchError | None:
-        """Why it ended, for one caller: each gets a traceback of its own."""
-        return copy(self._error)
+        if self._waiters:
+            for waiter in self._waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+            self._waiters.clear()
 
     async def _changed(self) -> None:
-        waiter = self._driver.new_future()
+        waiter: asyncio.Future[None] = asyncio.Future(loop=self._home.loop)  # on another one, it says so
         self._waiters.append(waiter)
         try:
             await waiter

@@ -1,0 +1,196 @@
+"""How to reach a server: its address, the token, TLS, a proxy on the way. What went wrong on the way, in words.
+
+The same for every binding. Opening the sockets is theirs; when to try again is the core's.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import ssl as tls
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.util import find_spec
+from inspect import isawaitable, iscoroutine
+from typing import Literal
+
+from websockets.exceptions import InvalidProxy
+from websockets.proxy import get_proxy, parse_proxy
+
+from dispatch.wire import Address
+from dwp_core.errors import InvalidRequest
+
+Token = str | Callable[[], str | Awaitable[str]]
+"""The credentials, or what gives them."""
+ProxySetting = str | Literal[False] | None
+"""The URL of a proxy; None takes the environment's, False none."""
+
+_LOGGER = logging.getLogger("dispatch.client")
+
+
+class DialError(Exception):
+    """An attempt that has failed, in words, and whether time cannot mend it."""
+
+    def __init__(self, reason: str, *, fatal: bool) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.fatal = fatal
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A proxy to go through.
+
+    Attributes:
+        url: as python-socks takes it: socks5, socks4 or http.
+        remote_dns: whether it looks up the server's name.
+        where: the URL without credentials, for messages.
+    """
+
+    url: str = field(repr=False)
+    remote_dns: bool
+    where: str
+
+
+@dataclass(frozen=True)
+class Dialer:
+    """How to reach the server.
+
+    Attributes:
+        address: where it is.
+        token: the credentials, or what gives them, asked anew for each attempt.
+        ssl: the TLS context for `wss`; None takes the system's roots.
+        proxy: the URL of a proxy; None takes the one of the environment, False none.
+
+    Raises:
+        InvalidRequest: one of them cannot be used; the message says why.
+    """
+
+    address: Address
+    token: Token = field(repr=False)
+    ssl: tls.SSLContext | None = None
+    proxy: ProxySetting = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        token: object = self.token
+        if not (isinstance(token, str) or callable(token)):
+            kind = type(token).__name__
+            raise InvalidRequest(f"token must be text or a function that gives it, got {kind}")
+        if self.ssl is not None and not isinstance(self.ssl, tls.SSLContext):
+            raise InvalidRequest(f"ssl must be an ssl.SSLContext, got {type(self.ssl).__name__}")
+        if self.ssl is not None and not self.address.secure:
+            raise InvalidRequest(f"ssl is for wss:// and https:// addresses, but url is {self.address.where}")
+        proxy: object = self.proxy
+        if isinstance(proxy, str):
+            try:
+                _read_proxy(proxy)
+            except DialError as error:
+                raise InvalidRequest(error.reason) from None
+        elif proxy is not None and proxy is not False:
+            kind = type(proxy).__name__
+            raise InvalidRequest(f"proxy must be a URL, None for the environment's, or False, got {kind}")
+
+    @cached_property
+    def tls(self) -> tls.SSLContext | None:
+        """The TLS context to connect with; None where TLS is not spoken."""
+        if not self.address.secure:
+            return None
+        return self.ssl or tls.create_default_context()
+
+    def current_proxy(self) -> Proxy | None:
+        """The proxy of one attempt; None for a straight way.
+
+        Raises:
+            DialError: the environment names one that cannot be used.
+        """
+        if self.proxy is False or self.address.socket_path is not None:
+            return None
+        url = self.proxy if self.proxy is not None else get_proxy(self.address.uri)
+        return _read_proxy(url) if url is not None else None
+
+    async def current_token(self) -> str:
+        """The token of one attempt.
+
+        Raises:
+            DialError: it could not be had. An OSError on the way may pass; anything else is for good.
+        """
+        if isinstance(self.token, str):
+            return self.token
+        try:
+            given = self.token()
+            return _checked_token(await given if isawaitable(given) else given)
+        except Exception as error:
+            raise _no_token(error) from error
+
+    def current_token_blocking(self) -> str:
+        """As `current_token`, where nothing can be awaited."""
+        if isinstance(self.token, str):
+            return self.token
+        try:
+            given = self.token()
+            if iscoroutine(given):
+                given.close()
+                raise TypeError(
+                    "it is a coroutine function, which only dispatch.asyncio and dispatch.trio await"
+                )
+            return _checked_token(given)
+        except Exception as error:
+            raise _no_token(error) from error
+
+
+def failure_of(error: Exception, where: str) -> DialError:
+    """Why an attempt to reach `where` has failed. What nobody expected is logged with its traceback."""
+    if isinstance(error, DialError):
+        return error
+    if isinstance(error, tls.SSLCertVerificationError):
+        return DialError(f"its certificate is not trusted: {error.verify_message}", fatal=True)
+    if isinstance(error, tls.SSLError):
+        return DialError(f"it does not speak TLS as we do ({reason_of(error)})", fatal=False)
+    if type(error).__module__.startswith("python_socks"):
+        return DialError(f"the proxy did not let us through: {reason_of(error)}", fatal=False)
+    if isinstance(error, OSError):
+        return DialError(reason_of(error), fatal=False)
+    _LOGGER.error("cannot connect to %s", where, exc_info=error)
+    return DialError(f"{type(error).__name__}: {error}", fatal=True)
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error of the operating system says, in its own words."""
+    if isinstance(error, OSError) and error.errno and not isinstance(error, tls.SSLError | socket.gaierror):
+        return os.strerror(error.errno)  # asyncio has put "Connect call failed" in its place
+    return str(getattr(error, "strerror", None) or error) or type(error).__name__
+
+
+def _checked_token(token: object) -> str:
+    if not isinstance(token, str):
+        raise TypeError(f"the function that gives it must return text, got {type(token).__name__}")
+    return token
+
+
+def _no_token(error: Exception) -> DialError:
+    if isinstance(error, OSError):  # it is fetched from somewhere
+        return DialError(f"the token could not be had: {reason_of(error)}", fatal=False)
+    _LOGGER.error("the token could not be had", exc_info=error)
+    return DialError(f"the token could not be had: {type(error).__name__}: {error}", fatal=True)
+
+
+def _read_proxy(url: str) -> Proxy:
+    example = "one looks like http://proxy:3128 or socks5://user:password@proxy:1080"
+    try:
+        parsed = parse_proxy(url)
+    except (InvalidProxy, ValueError) as error:
+        what = error.msg if isinstance(error, InvalidProxy) else str(error)
+        raise DialError(f"proxy: that is no URL of a proxy, {what}; {example}", fatal=True) from None
+    scheme = parsed.scheme
+    if scheme == "https":
+        raise DialError(f"proxy: TLS to the proxy itself is not supported; {example}", fatal=True)
+    if find_spec("python_socks") is None:
+        raise DialError("a proxy needs python-socks: pip install 'dispatch-sdk[proxy]'", fatal=True)
+    for plain, with_dns in (("socks5", "socks5h"), ("socks4", "socks4a")):
+        if scheme == with_dns:
+            url = plain + url[len(with_dns) :]
+    host = f"[{parsed.host}]" if ":" in parsed.host else parsed.host
+    remote_dns = scheme in ("socks5h", "socks4a", "http")
+    return Proxy(url, remote_dns, f"{scheme}://{host}:{parsed.port}")
