@@ -13,6 +13,7 @@ from dwp_core.errors import AuthError, ConnectionError, DispatchError, LimitErro
 from dwp_core.frames import ErrorDetail
 from dwp_core.peer import FEATURES
 from tests.core.scripted_server import Script, aborted, connecting
+from tests.portable.forms import FORMS
 
 
 def closed(script: Script) -> DispatchError:
@@ -43,7 +44,7 @@ def test_who_is_let_in_is_connected() -> None:
 
 @pytest.mark.parametrize("asked", ["json", "msgpack"])
 @pytest.mark.parametrize("chosen", ["json", "msgpack"])
-@pytest.mark.parametrize("form", ["fast", "portable"])
+@pytest.mark.parametrize("form", FORMS)
 def test_the_format_of_the_answer_is_believed_and_not_that_of_the_request(
     asked: str, chosen: str, form: str
 ) -> None:

@@ -13,24 +13,30 @@ import pytest
 from dwp_core.codec import Codec, get_codec, json_syntax
 from dwp_core.errors import FrameError, InvalidRequest, PayloadError
 from dwp_core.frames import DEFAULT_LIMITS, ErrorDetail, Limits
+from tests.portable.forms import FORMS
 
 TS = 1_795_340_767_397_406_123
-FORMS = [(name, form) for name in ("json", "msgpack") for form in ("fast", "portable")]
+NAMES = ("json", "msgpack")
 
 
-@pytest.fixture(params=FORMS, ids=lambda pair: "-".join(pair))
-def codec(request: pytest.FixtureRequest) -> Codec:
-    return get_codec(*request.param)
+@pytest.fixture(params=FORMS)
+def form(request: pytest.FixtureRequest) -> Any:
+    return request.param
 
 
-@pytest.fixture(params=["fast", "portable"])
-def json_codec(request: pytest.FixtureRequest) -> Codec:
-    return get_codec("json", request.param)
+@pytest.fixture(params=NAMES)
+def codec(request: pytest.FixtureRequest, form: str) -> Codec:
+    return get_codec(request.param, form)
 
 
-@pytest.fixture(params=["fast", "portable"])
-def msgpack_codec(request: pytest.FixtureRequest) -> Codec:
-    return get_codec("msgpack", request.param)
+@pytest.fixture
+def json_codec(form: str) -> Codec:
+    return get_codec("json", form)
+
+
+@pytest.fixture
+def msgpack_codec(form: str) -> Codec:
+    return get_codec("msgpack", form)
 
 
 def refused(codec: Codec, message: bytes, limits: Limits = DEFAULT_LIMITS) -> FrameError:
@@ -46,14 +52,15 @@ def event_frame(codec: Codec, data: bytes) -> Any:
 # --- choosing
 
 
-@pytest.mark.parametrize(("name", "form"), FORMS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_codec_is_had_by_name_and_form(name: str, form: str) -> None:
     codec = get_codec(name, form)
     assert (codec.name, codec.form, codec.binary) == (name, form, name == "msgpack")
 
 
+@pytest.mark.fast_form
 def test_the_fast_form_is_taken_where_it_can_be() -> None:
-    assert get_codec("json").form == "fast"
+    assert get_codec("json").form == get_codec("json", "fast").form
 
 
 def test_the_portable_form_is_taken_where_msgspec_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +176,8 @@ def test_messagepack_is_one_map_with_the_payload_as_bin_and_the_time_as_extensio
     }
 
 
-@pytest.mark.parametrize("name", ["json", "msgpack"])
+@pytest.mark.fast_form
+@pytest.mark.parametrize("name", NAMES)
 def test_both_forms_write_the_same_bytes(name: str) -> None:
     calls: list[dict[str, Any]] = [
         {"type": "request", "id": "c-1", "method": "job.enqueue", "data": b"{}", "ts": TS},
@@ -196,7 +204,7 @@ def test_a_lone_surrogate_of_our_own_is_a_local_error(codec: Codec) -> None:
 # --- decoding
 
 
-@pytest.mark.parametrize("form", ["fast", "portable"])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("length", [1, 5000])
 def test_a_lone_surrogate_in_a_text_is_refused_however_long_the_text(form: str, length: int) -> None:
     text = "é" * length

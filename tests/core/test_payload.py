@@ -7,15 +7,17 @@ from collections import OrderedDict
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import IntEnum, StrEnum
+from importlib import import_module
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import pytest
 
 import dwp_core.codec
-from dwp_core.codec import decode_payload, encode_payload, payload, payload_fast, payload_portable
+from dwp_core.codec import decode_payload, encode_payload, payload, payload_portable
 from dwp_core.errors import PayloadError
 from dwp_core.frames import DEFAULT_LIMITS, Limits
+from tests.portable.forms import FORMS
 
 
 class Colour(StrEnum):
@@ -35,9 +37,9 @@ class Half(float):
     pass
 
 
-@pytest.fixture(params=[payload_fast, payload_portable], ids=["fast", "portable"])
+@pytest.fixture(params=FORMS)
 def form(request: pytest.FixtureRequest) -> Any:
-    return request.param
+    return import_module(f"dwp_core.codec.payload_{request.param}")
 
 
 def encoded(form: Any, value: Any, limits: Limits = DEFAULT_LIMITS) -> bytes:
@@ -248,7 +250,10 @@ def test_the_public_functions_name_what_they_read() -> None:
         decode_payload(b"x", what="output")
 
 
+@pytest.mark.fast_form
 def test_the_portable_half_is_taken_where_msgspec_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dwp_core.codec import payload_fast
+
     assert payload._quickest() == (payload_fast.parse, payload_fast.render)
     monkeypatch.setitem(sys.modules, "dwp_core.codec.payload_fast", None)
     monkeypatch.delattr(dwp_core.codec, "payload_fast")

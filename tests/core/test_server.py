@@ -15,6 +15,7 @@ from dwp_core.peer import FEATURES
 from dwp_core.server import ServerSession
 from dwp_core.server_events import Identity, RequestReceived, ServerConfig, SessionClosed, WaitExpired
 from tests.core.serving import EPOCH_NS, JOB, Client, error_of, event
+from tests.portable.forms import FORMS
 
 SMALL = ServerConfig(in_flight=2, subscriptions=2, batch=2, limits=Limits(message=600, payload=200, depth=5))
 
@@ -465,7 +466,7 @@ def test_draining_closes_a_connection_that_is_not_logged_in(judging: bool) -> No
 # ── forms ──
 
 
-@pytest.mark.parametrize("form", ["fast", "portable"])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", ["json", "msgpack"])
 def test_every_codec_form_carries_a_conversation(name: str, form: str) -> None:
     from dwp_core.hub import Hub

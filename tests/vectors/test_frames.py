@@ -11,6 +11,7 @@ import pytest
 
 from dwp_core.codec import get_codec
 from dwp_core.frames import DEFAULT_LIMITS, ErrorDetail
+from tests.portable.forms import FORMS
 
 HERE = Path(__file__).parent
 TEXTS = ("id", "type", "method", "correl_id", "token", "app_id", "org_id", "channel")
@@ -27,7 +28,7 @@ def recordings(
     ]
 
 
-@pytest.mark.parametrize("form", ["fast", "portable"])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", ["json", "msgpack"])
 def test_every_recorded_frame_is_read_as_it_was_meant(name: str, form: str) -> None:
     codec = get_codec(name, form)
@@ -45,7 +46,7 @@ def test_every_recorded_frame_is_read_as_it_was_meant(name: str, form: str) -> N
         assert codec.timestamp(frame) == (ts and ts["seconds"] * 10**9 + ts["nanoseconds"])
 
 
-@pytest.mark.parametrize("form", ["fast", "portable"])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", ["json", "msgpack"])
 def test_every_recorded_event_is_routed_as_it_was_meant(name: str, form: str) -> None:
     codec = get_codec(name, form)
@@ -63,7 +64,7 @@ def test_every_recorded_event_is_routed_as_it_was_meant(name: str, form: str) ->
     assert events > 20
 
 
-@pytest.mark.parametrize("form", ["fast", "portable"])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", ["json", "msgpack"])
 def test_what_the_existing_server_said_is_said_again_in_the_same_bytes(name: str, form: str) -> None:
     codec = get_codec(name, form)
