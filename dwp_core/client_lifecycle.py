@@ -125,6 +125,17 @@ class Lifecycle:
             self._abort("closed by the application")
             self._give_up(None)
 
+    def leave(self, *, now: float) -> None:
+        """End the session at once: the server is told, and its answer to that is not waited for. `Closed` follows."""
+        for delegate in self._delegates.values():
+            delegate.leave(now=now)
+        if self.state in (states.IDLE, states.CLOSED):
+            return
+        if self.peer is not None and self.state != states.CLOSING:
+            self._outbox.effects.append(CloseTransport(self.generation, _NORMAL))
+        self._abort("left by the application")
+        self._give_up(None)
+
     def cancel_request(self, request: Request, *, now: float) -> None:
         """Nobody waits for this request any more: no event follows, and a late answer is left out."""
         delegate = self._delegates.pop(request, None)

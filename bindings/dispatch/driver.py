@@ -46,11 +46,16 @@ T = TypeVar("T")
 _LOGGER = logging.getLogger("dispatch.client")
 
 
-class Waiter(Protocol):
-    """What one caller waits for."""
+class Moment(Protocol):
+    """Something that happens once, and is waited for."""
 
     def done(self) -> bool: ...
     def set_result(self, result: Any, /) -> None: ...
+
+
+class Waiter(Moment, Protocol):
+    """What one caller waits for: a result, or an error."""
+
     def set_exception(self, error: BaseException, /) -> None: ...
 
 
@@ -114,7 +119,7 @@ class Driver(ABC):
         """Whether it is still connected, where it could have been closed."""
         return self._line is not None and self.state != CLOSED and self.reachable
 
-    def start(self, clock: Callable[[], float], connected: Waiter, closed: Waiter) -> None:
+    def start(self, clock: Callable[[], float], connected: Waiter, closed: Moment) -> None:
         """Begin to connect; `connected` gets the server's name for the session, or what went wrong."""
         if self._line is not None:
             raise ClosedError("this client was connected before; make a new one to connect again")
@@ -211,7 +216,10 @@ class Driver(ABC):
 
     def settle(self) -> None:
         """Forget the lines of which nothing is left; when those are all, the client is closed."""
-        self._lines = {session: line for session, line in self._lines.items() if not line.at_rest}
+        for session, line in list(self._lines.items()):
+            if line.at_rest:
+                line.stop()
+                del self._lines[session]
         if not self._lines and not self._closed.done():
             self._closed.set_result(None)
 

@@ -69,6 +69,9 @@ class Line(ABC):
     def _set_timer(self, at: float | None) -> None:
         """Call `_timed` then, instead of at any moment set before; None for never."""
 
+    def stop(self) -> None:  # noqa: B027  # not every binding has something to stop
+        """Nothing of it is left: end what still runs for it."""
+
     # What drives it.
 
     @property
