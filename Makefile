@@ -19,14 +19,15 @@ DEV_STAMP := $(VENV)/.installed-dev
 CORE_TESTS := $(wildcard tests/core tests/property tests/simulation tests/vectors)
 OTHER_TESTS := $(filter-out $(CORE_TESTS) tests/__init__.py tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
 
-.PHONY: help demo test test-only lint format types cover bench bench-quick fuzz docs clean dev
+.PHONY: help demo test test-only lint format types cover portable bench bench-quick fuzz docs clean dev
 
 help: ## this list
 	@echo "make demo           start a server on SQLite, run jobs on it, watch their events live; ends by itself"
-	@echo "make test           lint, types, all tests, and the coverage gate (100 % of the branches of dwp_core)"
+	@echo "make test           lint, types, all tests, the coverage gate (100 % of the branches of dwp_core), make portable"
 	@echo "make test-only      all tests, without lint, types and coverage   (TESTS=tests/cli for some of them)"
 	@echo "make lint           ruff: rules and format          make format   let ruff write the format"
 	@echo "make types          mypy --strict and pyright"
+	@echo "make portable       the tests of the core in a Python without msgspec and without C extensions but its own"
 	@echo "make bench          the table of performance bars, a few minutes   make bench-quick   under one minute"
 	@echo "make fuzz           coverage-guided fuzzing, SECONDS=60 for each target"
 	@echo "make docs           write the generated parts of docs/ anew"
@@ -63,7 +64,10 @@ types: $(DEV_STAMP)
 cover: $(DEV_STAMP)
 	$(BIN)/python -m pytest -q -n 2 --cov --cov-report=term $(CORE_TESTS) --doctest-modules dwp_core
 
-test: lint types cover
+portable: $(DEV_STAMP)
+	$(BIN)/python -m tests.portable
+
+test: lint types cover portable
 	$(BIN)/python -m pytest -q -n 2 $(OTHER_TESTS)
 	$(BIN)/python -m pytest -q --doctest-modules bindings/dispatch
 

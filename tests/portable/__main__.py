@@ -45,7 +45,9 @@ def behind_blockade(environment: dict[str, str]) -> dict[str, str]:
     return {**environment, "PYTHONPATH": os.pathsep.join(paths)}
 
 
-def run(tests: Sequence[str], *, environment: dict[str, str], show: bool, root: Path = ROOT) -> tuple[int, Tally]:
+def run(
+    tests: Sequence[str], *, environment: dict[str, str], show: bool, root: Path = ROOT
+) -> tuple[int, Tally]:
     """One run of pytest: its exit code, and what it saw."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "tally.json")
@@ -87,10 +89,13 @@ def main() -> int:
     given = arguments.parse_args()
     here = dict(os.environ)
     there = behind_blockade(here)
-    subprocess.run([sys.executable, "-c", PROOF], cwd=given.root, env=there, check=True)
+    if subprocess.run([sys.executable, "-c", PROOF], cwd=given.root, env=there, check=False).returncode:
+        return 1
 
     _, ordinary = run(["--collect-only", *given.tests], environment=here, show=False, root=given.root)
-    code, blocked = run([f"-n{given.n}", "--dist=worksteal", *given.tests], environment=there, show=True, root=given.root)
+    code, blocked = run(
+        [f"-n{given.n}", "--dist=worksteal", *given.tests], environment=there, show=True, root=given.root
+    )
     skipped = blocked.having("skipped")
     anyway: set[str] = set()
     if skipped:

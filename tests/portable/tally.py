@@ -58,7 +58,9 @@ class _Clerk:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--tally FILE`."""
-    parser.addoption("--tally", type=Path, help="write there, as JSON, what tests there are and how each ended")
+    parser.addoption(
+        "--tally", type=Path, help="write there, as JSON, what tests there are and how each ended"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
