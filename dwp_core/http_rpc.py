@@ -114,6 +114,13 @@ class RpcSession(HttpSession):
 
     # Inputs.
 
+    def announce(self, size: int, *, now: float) -> None:
+        """The body will have so many bytes; one that is too large need not come."""
+        limit = self._config.limits.message
+        if self.state is states.WAITING and size > limit:
+            self._now = now
+            self._refuse_login(TOO_LARGE, f"a frame may have {limit} bytes, not {size}")
+
     def receive_part(self, data: bytes, *, now: float) -> None:
         """Some bytes of the body."""
         if self.state is not states.WAITING or self._until is None:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
-import uvicorn
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route, WebSocketRoute
@@ -20,60 +17,22 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin
 
-from dispatch.server.asgi import AsgiConnection, app
+from dispatch.server.asgi import app
+from dispatch.server.asgi_connection import AsgiConnection
 from dispatch.server.connection import UNSENT_LIMIT
 from dispatch.server.server import DispatchServer, default_config
 from dispatch.server.ws import WebSocketConnection, uvicorn_protocol
 from dispatch.store.memory import MemoryStore
 from dwp_core.events import LoggedEvent
 from dwp_core.server_events import ServerConfig
+from tests.server.http_serving import uvicorn_serving
 from tests.server.serving import RawClient, noop, raw, registry_of
 
 PATIENCE = 30.0
 
 
-class Uvicorn(uvicorn.Server):
-    """uvicorn in the test's loop, which says when it listens and leaves signals alone."""
-
-    def __init__(self, application: Any, **options: Any) -> None:
-        super().__init__(
-            uvicorn.Config(
-                application, log_config=None, timeout_graceful_shutdown=5, lifespan="on", **options
-            )
-        )
-        self.ready = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
-        self.ready.set()
-
-    def install_signal_handlers(self) -> None:
-        """None: the signals are the test runner's."""
-
-    @property
-    def port(self) -> int:
-        port: int = self.servers[0].sockets[0].getsockname()[1]
-        return port
-
-
 def new_server(config: ServerConfig | None = None) -> DispatchServer:
     return DispatchServer(MemoryStore(), registry=registry_of(noop=noop), config=config or default_config())
-
-
-@asynccontextmanager
-async def uvicorn_serving(application: Any, **options: Any) -> AsyncGenerator[Uvicorn]:
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    http = Uvicorn(application, **options)
-    # `_serve` is `serve` without the signal handlers of the whole process.
-    task = asyncio.create_task(http._serve(sockets=[listener]))
-    await http.ready.wait()
-    try:
-        yield http
-    finally:
-        http.should_exit = True
-        await task
-        listener.close()
 
 
 def run(program: Callable[[], Awaitable[None]]) -> None:

@@ -1,6 +1,6 @@
 """The server: `DispatchServer` puts store, engine, hub and connections together; uvicorn or any ASGI server listens.
 
-`ws` is the fast WebSocket path, `asgi` the one that mounts anywhere, `serve` what `dispatch serve` does.
+`ws` is the fast WebSocket path, `asgi` the one that mounts anywhere (with HTTP), `serve` what `dispatch serve` does.
 """
 
 from dispatch.server.auth import Key, Keys, parse_key

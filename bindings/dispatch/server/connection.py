@@ -1,7 +1,8 @@
-"""One connection, whatever carries it: a `ServerSession`, its requests handed to their handlers, its output collected.
+"""One connection, whatever carries it: a session, its requests handed to their handlers, its output collected.
 
 What is answered in one turn of the loop goes out together at its end (`Outbox`), in one write for each connection. How
-bytes reach the peer is the business of the subclasses: `ws` is the fast path, `asgi` works with any ASGI server.
+bytes reach the peer is the business of the subclasses: `ws` is the fast path for WebSockets; `asgi_websocket`,
+`http_rpc` and `sse` work with any ASGI server.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from dispatch.store.values import Tenant
 from dwp_core.effects import AbortTransport, CloseTransport
 from dwp_core.errors import INTERNAL, DispatchError
-from dwp_core.server import ServerSession
+from dwp_core.served_peer import ServedPeer
 from dwp_core.server_events import (
     LoginReceived,
     ReadLog,
@@ -96,6 +97,7 @@ class Connection(ABC):
     Args:
         server: whose connection it is.
         host: the peer's address, "" for none.
+        session: what decides for it, and belongs to it from now on.
     """
 
     __slots__ = (
@@ -110,10 +112,11 @@ class Connection(ABC):
         "session",
     )
 
-    def __init__(self, server: DispatchServer, host: str) -> None:
+    def __init__(self, server: DispatchServer, host: str, session: ServedPeer) -> None:
         self.server = server
         self.host = host
-        self.session: ServerSession = server.new_session(self)
+        self.session = session
+        session.owner = self
         self._dirty = False
         self._reading = 0
         self._to_read: deque[_Read] = deque()

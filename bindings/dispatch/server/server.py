@@ -12,7 +12,7 @@ import os
 import random
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypedDict
 
 from dispatch.functions.registry import Registry
 from dispatch.server.auth import OPEN_DOOR, Keys, is_loopback, is_loopback_origin
@@ -26,7 +26,6 @@ from dispatch.store.values import EventPage, LogSpan, Purged, Retention, Tenant
 from dwp_core.errors import DispatchError
 from dwp_core.hub import Hub
 from dwp_core.ids import WORKER, IdSource
-from dwp_core.server import ServerSession
 from dwp_core.server_events import Identity, ReadLog, ServerConfig
 
 logger = logging.getLogger("dispatch.server")
@@ -42,6 +41,16 @@ def default_config() -> ServerConfig:
     from dispatch import __version__
 
     return ServerConfig(version=__version__, methods=SERVED)
+
+
+class SessionSettings(TypedDict):
+    """What every session of a server is made with; see `dwp_core.served_peer.ServedPeer`."""
+
+    config: ServerConfig
+    hub: Hub
+    session_id: str
+    now: float
+    epoch_ns: int
 
 
 class DispatchServer:
@@ -158,16 +167,15 @@ class DispatchServer:
 
     # What connections ask.
 
-    def new_session(self, connection: Connection) -> ServerSession:
-        """A session for a connection that has come."""
-        return ServerSession(
-            config=self.config,
-            hub=self.hub,
-            session_id=f"ws_{os.urandom(8).hex()}",
-            now=self.now(),
-            epoch_ns=self._epoch_ns,
-            owner=connection,
-        )
+    def session_settings(self, kind: str) -> SessionSettings:
+        """What a session for a connection that has come is made with; its id begins with the kind."""
+        return {
+            "config": self.config,
+            "hub": self.hub,
+            "session_id": f"{kind}_{os.urandom(8).hex()}",
+            "now": self.now(),
+            "epoch_ns": self._epoch_ns,
+        }
 
     def opened(self, connection: Connection) -> None:
         """The connection is open."""

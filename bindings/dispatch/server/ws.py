@@ -20,6 +20,7 @@ from websockets.server import ServerProtocol
 
 from dispatch.server.auth import FOREIGN_ORIGIN
 from dispatch.server.connection import UNSENT_LIMIT, Connection
+from dwp_core.server import ServerSession
 
 if TYPE_CHECKING:
     from dispatch.server.server import DispatchServer
@@ -69,7 +70,7 @@ class WebSocketConnection(Connection, asyncio.Protocol):
     )
 
     def __init__(self, server: DispatchServer, fallback: Fallback | None = None) -> None:
-        super().__init__(server, "")
+        super().__init__(server, "", ServerSession(**server.session_settings("ws")))
         self._fallback = fallback
         self._head: bytes | None = b""
         self._protocol = ServerProtocol(max_size=server.config.limits.message, logger=_logger)
