@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+import importlib
+import importlib.util
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from dispatch.asyncio import Dispatch
+import pytest
+
 from dwp_core.backoff import Backoff
-from dwp_core.client_events import ClientConfig
+from tests.contract.sync_adapter import Awaited
 
 Call = Callable[..., Coroutine[Any, Any, Any]]
 
@@ -75,24 +78,48 @@ class Binding:
     Attributes:
         name: for people.
         backend: what anyio runs the scenarios on.
-        make: a client with these settings of its session.
         client: the class that users import.
+        blocking: whether a call blocks the thread that makes it. Then the scenarios make it in a thread of its own, and
+            it cannot be cancelled, only run out of time.
     """
 
     name: str
     backend: tuple[str, dict[str, Any]]
-    make: Callable[[dict[str, Any], dict[str, Any]], Client]
     client: type
+    blocking: bool = False
+
+    def make(self, settings: dict[str, Any], options: dict[str, Any]) -> Client:
+        """A client with these settings of its session, not yet connected."""
+        client = self.client(**options)
+        client._driver.config = replace(client._driver.config, backoff=QUICK, **settings)
+        return Awaited(client) if self.blocking else client
 
 
-def _make_asyncio(settings: dict[str, Any], options: dict[str, Any]) -> Client:
-    client = Dispatch(**options)
-    config: ClientConfig = replace(client._driver.config, backoff=QUICK)
-    client._driver.config = replace(config, **settings)
-    return client
+def inner(client: Client) -> Any:
+    """The client that a user would have in hand."""
+    return client.client if isinstance(client, Awaited) else client
 
 
-BINDINGS = (
-    Binding("asyncio", ("asyncio", {}), _make_asyncio, Dispatch),
-    Binding("uvloop", ("asyncio", {"use_uvloop": True}), _make_asyncio, Dispatch),
+def _bindings() -> Iterator[Binding]:
+    ways: list[tuple[str, str, str, dict[str, Any]]] = [
+        ("asyncio", "asyncio", "asyncio", {}),
+        ("uvloop", "asyncio", "asyncio", {"use_uvloop": True}),
+        ("trio", "trio", "trio", {}),
+        ("sync", "sync", "asyncio", {}),
+    ]
+    for name, package, backend, options in ways:
+        if importlib.util.find_spec(f"dispatch.{package}") is not None:
+            client = importlib.import_module(f"dispatch.{package}").Dispatch
+            yield Binding(name, (backend, options), client, blocking=package == "sync")
+
+
+BINDINGS = tuple(_bindings())
+
+with_cancellation = pytest.mark.parametrize(
+    "binding", [each for each in BINDINGS if not each.blocking], ids=lambda binding: binding.name
 )
+"""For scenarios about what an awaited call can do and a blocking one cannot: be cancelled, or begun and awaited later.
+A blocking call ends with its answer, with its time, or with its client."""
+
+in_one_codec = pytest.mark.parametrize("codec", ["json"])
+"""For scenarios that are heavy, and whose promise is about what happens below the codec."""

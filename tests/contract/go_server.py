@@ -102,6 +102,10 @@ class GoServer:
         """Drop every connection without a word."""
         self._thread.call(self._cut)
 
+    def keep_answers(self) -> None:
+        """Say nothing more on the connections that there are now, though what they ask is done."""
+        self._thread.call(self._keep_answers)
+
     def publish(self, kind: str, topic: str, data: dict[str, Any]) -> None:
         """An event, from nowhere."""
         self._thread.call(self._publish, kind, topic, data)
@@ -133,6 +137,10 @@ class GoServer:
     def _cut(self) -> None:
         for session in self._sessions:
             session.socket.transport.abort()
+
+    def _keep_answers(self) -> None:
+        for session in self._sessions:
+            session.speaks.clear()
 
     def _route(self, socket: ServerConnection, request: Request) -> Response | None:
         return None if request.path == "/dwp" else socket.respond(404, "404 page not found\n")
@@ -317,6 +325,8 @@ class _Session:
         self._scopes: set[str] = set()
         self._format = "json"
         self._out: asyncio.Queue[bytes] = asyncio.Queue()
+        self.speaks = asyncio.Event()
+        self.speaks.set()
         self.writing = asyncio.get_running_loop().create_task(self._write())
 
     @property
@@ -395,7 +405,9 @@ class _Session:
     async def _write(self) -> None:
         try:
             while True:
-                await self.socket.send(await self._out.get(), text=True)
+                message = await self._out.get()
+                await self.speaks.wait()
+                await self.socket.send(message, text=True)
         except ConnectionClosed:
             pass
 

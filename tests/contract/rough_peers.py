@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Self
 
 from websockets.frames import Frame, Opcode
-from websockets.utils import accept_key
+from websockets.utils import accept_key, apply_mask
 
 from tests.contract.threads import LoopThread, stop_accepting
 
@@ -94,6 +94,13 @@ class Visit:
             if opcode in (Opcode.TEXT, Opcode.BINARY):
                 return dict(json.loads(data))
 
+    async def hear_method(self, method: str) -> dict[str, Any]:
+        """The next request of that method; what else comes before (credits) is left out."""
+        while True:
+            frame = await self.hear()
+            if frame.get("method") == method:
+                return frame
+
     async def tell(self, **frame: Any) -> None:
         """A JSON frame."""
         await self.say(Frame(Opcode.TEXT, json.dumps(frame).encode()).serialize(mask=False))
@@ -123,4 +130,4 @@ class Visit:
             length = int.from_bytes(await self.reader.readexactly(8))
         mask = await self.reader.readexactly(4)
         data = await self.reader.readexactly(length)
-        return first & 0x0F, bytes(byte ^ mask[i % 4] for i, byte in enumerate(data))
+        return first & 0x0F, apply_mask(data, mask)

@@ -9,13 +9,24 @@ from typing import Any
 import anyio
 import pytest
 
-from dispatch.errors import AuthError, ClosedError, UnsupportedError
-from tests.contract.bindings import Binding
+from dispatch.errors import AuthError, ClosedError, InvalidRequest, UnsupportedError
+from tests.contract.bindings import Binding, with_cancellation
 from tests.contract.conftest import our_world
 from tests.contract.go_server import GoServer
 from tests.contract.our_server import OurServer
 from tests.contract.relay import Relay
-from tests.contract.world import NO_JOB, World, failure_of, gather, in_thread, take, take_until, until
+from tests.contract.world import (
+    NO_JOB,
+    World,
+    confirmed,
+    failure_of,
+    gather,
+    in_thread,
+    started,
+    take,
+    take_until,
+    under_way,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -43,7 +54,9 @@ async def test_a_job_is_followed_from_beginning_to_end(world: World[Any]) -> Non
         assert seqs == ([None] * 3 if world.server.base else sorted(set(seqs)))
 
 
+@with_cancellation
 async def test_subscriptions_are_iterated_over_without_awaiting_them_too(world: World[Any]) -> None:
+    """`subscribe` only says so; what is wrong with the asking it says at once, what the server thinks later."""
     async with world.client() as client:
         subscription = client.subscribe("jobs")
         await client.ping()  # answers come in order: it is confirmed now
@@ -51,6 +64,10 @@ async def test_subscriptions_are_iterated_over_without_awaiting_them_too(world: 
         async for event in subscription:
             assert event.kind == "job.enqueued"
             break
+        with pytest.raises(InvalidRequest, match="channel"):
+            client.subscribe("nothing")
+    with pytest.raises(ClosedError):
+        client.subscribe("jobs")
 
 
 async def test_every_channel_gets_what_is_on_it(world: World[Any]) -> None:
@@ -75,9 +92,7 @@ async def test_every_channel_gets_what_is_on_it(world: World[Any]) -> None:
 
 async def test_two_subscribers_of_one_channel_share_one_subscription_on_the_wire(go: World[GoServer]) -> None:
     async with go.client() as client:
-        first, second = client.subscribe("jobs"), client.subscribe("jobs")
-        await first
-        await second
+        first, second = await gather(*[lambda: confirmed(client.subscribe("jobs"))] * 2)
         assert go.server.heard == [("subscribe", "jobs")]
         await client.enqueue("noop")
         assert kinds(await take(first, 3)) == kinds(await take(second, 3)) == LIFE
@@ -111,7 +126,7 @@ async def test_leaving_ends_the_iteration_of_other_tasks_at_once(world: World[An
         async with anyio.create_task_group() as group:
             for _ in range(3):
                 group.start_soon(read)
-            await anyio.lowlevel.checkpoint()
+            await started()
             await subscription.unsubscribe()
         assert seen == []
 
@@ -156,7 +171,7 @@ async def test_cron_events_are_on_the_firehose(go: World[GoServer]) -> None:
 async def test_a_subscription_that_is_refused_says_so_to_whoever_asks(world: World[Any]) -> None:
     async with world.client(token="dk_writer") as client:
         for _ in range(2):
-            error = await failure_of(lambda: awaited(client.subscribe("jobs")))
+            error = await failure_of(lambda: confirmed(client.subscribe("jobs")))
             assert isinstance(error, AuthError)
             assert error.code == 403
         subscription = client.subscribe("jobs")
@@ -164,10 +179,6 @@ async def test_a_subscription_that_is_refused_says_so_to_whoever_asks(world: Wor
             error = await failure_of(subscription.__anext__)
             assert isinstance(error, AuthError)
         assert await client.ping() > 0
-
-
-async def awaited(subscription: Any) -> Any:
-    return await subscription
 
 
 async def test_more_events_than_the_first_credit_arrive_without_loss(go: World[GoServer]) -> None:
@@ -230,13 +241,13 @@ async def test_a_subscription_begins_where_it_is_told_to(ours: World[OurServer])
         rest = await take(subscription, 5)
         assert [event.seq for event in rest] == [event.seq for event in everything[4:]]
         assert subscription.position == everything[-1].seq
-        error = await failure_of(lambda: awaited(client.subscribe("jobs", since=2**40)))
+        error = await failure_of(lambda: confirmed(client.subscribe("jobs", since=2**40)))
         assert getattr(error, "code", 0) == 400
 
 
 async def test_since_needs_a_server_that_keeps_events(go: World[GoServer]) -> None:
     async with go.client() as client:
-        error = await failure_of(lambda: awaited(client.subscribe("jobs", since=1)))
+        error = await failure_of(lambda: confirmed(client.subscribe("jobs", since=1)))
         assert isinstance(error, UnsupportedError)
 
 
@@ -274,25 +285,36 @@ async def test_what_came_before_the_client_was_closed_can_still_be_read(world: W
     await client.close()
     assert kinds([event async for event in second]) == LIFE
     assert [event async for event in first] == []
-    with pytest.raises(ClosedError):
-        client.subscribe("jobs")
+    assert isinstance(await failure_of(lambda: confirmed(client.subscribe("jobs"))), ClosedError)
 
 
 async def test_a_subscription_that_was_never_confirmed_does_not_say_that_it_was(
     world: World[Any], relay: Relay
 ) -> None:
+    """Nothing is heard of the server; whoever waits for its word hears that the client was closed."""
     client = world.client({"close_timeout": 0.05})
     await client.connect()
     await in_thread(relay.stall)
-    subscription, left = client.subscribe("jobs"), client.subscribe("firehose")
-    await left.unsubscribe()
-    assert isinstance(await failure_of(lambda: awaited(left)), ClosedError)
+    subscription = client.subscribe("jobs")
+    await under_way(client, 0, subscriptions=1)
     await client.close()
-    error = await failure_of(lambda: awaited(subscription))
+    error = await failure_of(lambda: confirmed(subscription))
     assert isinstance(error, ClosedError)
     assert "jobs" in str(error)
 
 
+@with_cancellation
+async def test_a_subscription_that_was_left_before_it_was_confirmed_does_not_say_that_it_was(
+    world: World[Any], relay: Relay
+) -> None:
+    async with world.client({"close_timeout": 0.05}) as client:
+        await in_thread(relay.stall)
+        left = client.subscribe("firehose")
+        await left.unsubscribe()
+        assert isinstance(await failure_of(lambda: confirmed(left)), ClosedError)
+
+
+@with_cancellation
 async def test_a_waiting_reader_can_be_cancelled_at_any_time(world: World[Any]) -> None:
     async with world.client() as client:
         subscription = await client.subscribe("jobs")
@@ -304,24 +326,3 @@ async def test_a_waiting_reader_can_be_cancelled_at_any_time(world: World[Any]) 
                 group.cancel_scope.cancel()
         await client.enqueue("noop")
         assert kinds(await take(subscription, 3)) == LIFE
-
-
-async def test_a_run_is_started_while_the_client_goes_on(go: World[GoServer]) -> None:
-    """The existing server reads nothing more on a connection while it runs a workflow; each has one of its own."""
-    async with go.client() as client:
-        events = await client.subscribe("workflows")
-        results: list[Any] = []
-
-        async def start() -> None:
-            results.append(await client.start_workflow("approval", {"a": 1}))
-
-        async with anyio.create_task_group() as group:
-            group.start_soon(start)
-            group.start_soon(start)
-            for _ in range(2):
-                assert [event.kind for event in await take_until(events, "workflow.step_completed")]
-            assert await client.ping() > 0
-            assert results == []
-            await client.publish_event("approved", {"by": "ada"})
-        assert [run.state for run in results] == ["completed", "completed"]
-        await in_thread(until, lambda: go.server.connections() == 1)

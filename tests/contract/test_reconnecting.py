@@ -15,7 +15,7 @@ from tests.contract.bindings import Binding
 from tests.contract.go_server import GoServer
 from tests.contract.our_server import OurServer
 from tests.contract.relay import Relay
-from tests.contract.world import World, failure_of, in_thread, take, take_until
+from tests.contract.world import World, failure_of, in_thread, started, take, take_until, under_way, until
 from tests.live import serving
 
 pytestmark = pytest.mark.anyio
@@ -100,8 +100,7 @@ async def test_a_subscription_made_while_there_is_no_connection_is_confirmed_by_
     async with world.client(**FOREVER) as client:
         await in_thread(relay.go_down)
         subscription = client.subscribe("jobs")
-        left = client.subscribe("firehose")
-        await left.unsubscribe()
+        await under_way(client, 0, subscriptions=1)
         relay.come_up()
         await subscription
         await client.enqueue("noop")
@@ -125,7 +124,7 @@ async def test_reads_are_sent_again(world: World[Any], relay: Relay) -> None:
                 group.start_soon(client.get_job, job.job_id)
             group.start_soon(client.stats)
             group.start_soon(client.ping)
-            await anyio.lowlevel.checkpoint()
+            await under_way(client, 7)
             group.start_soon(fail)
 
 
@@ -140,7 +139,7 @@ async def test_an_enqueue_whose_answer_is_lost_happens_once(ours: World[OurServe
             async with anyio.create_task_group() as group:
                 for _ in range(5):
                     group.start_soon(enqueue)
-                await anyio.lowlevel.checkpoint()
+                await started()
                 await in_thread(our_relay.cut)
         page = await client.list_jobs(queue="once", limit=100)
         assert sorted(job.id for job in page.jobs) == sorted(ids)
@@ -150,7 +149,8 @@ async def test_an_enqueue_whose_answer_is_lost_happens_once(ours: World[OurServe
 async def test_what_a_base_server_may_have_done_is_unknown(go: World[GoServer], go_relay: Relay) -> None:
     async with go.client(**FOREVER) as client:
         job = await client.enqueue("hold")
-        await in_thread(go_relay.stall)
+        heard = len(go.server.heard)
+        await in_thread(go.server.keep_answers)
         errors: list[Exception] = []
 
         async def call(what: Any) -> None:
@@ -160,9 +160,8 @@ async def test_what_a_base_server_may_have_done_is_unknown(go: World[GoServer], 
             group.start_soon(call, lambda: client.enqueue("noop"))
             group.start_soon(call, lambda: client.cancel_job(job.job_id))
             group.start_soon(call, lambda: client.call("federation.enqueue", {"name": "noop"}))
-            await anyio.lowlevel.checkpoint()
+            await in_thread(until, lambda: len(go.server.heard) == heard + 3)
             await in_thread(go_relay.cut)
-            await in_thread(go_relay.flow)
         assert [type(error) for error in errors] == [OutcomeUnknown] * 3
         assert "may have been carried out or not" in str(errors[0])
         assert await client.ping() > 0
@@ -183,7 +182,7 @@ async def test_what_was_never_sent_waits_for_the_next_connection(world: World[An
         async with anyio.create_task_group() as group:
             for _ in range(10):
                 group.start_soon(enqueue)
-            await anyio.lowlevel.checkpoint()
+            await under_way(client, 10)
             relay.come_up()
         assert len({job.job_id for job in jobs}) == 10
 
@@ -211,7 +210,7 @@ async def test_a_wait_goes_on_over_a_reconnect(world: World[Any], relay: Relay) 
 
         async with anyio.create_task_group() as group:
             group.start_soon(wait)
-            await anyio.lowlevel.checkpoint()
+            await under_way(client, 1)
             await in_thread(relay.cut)
             await client.ping()
             world.server.release()
@@ -234,7 +233,7 @@ async def test_it_gives_up_after_max_retries_and_everyone_hears_why(world: World
     async with anyio.create_task_group() as group:
         group.start_soon(expect, lambda: client.wait(job.job_id))
         group.start_soon(expect, lambda: take_until(subscription, "job.completed"))
-        await anyio.lowlevel.checkpoint()
+        await under_way(client, 1)
         await in_thread(relay.go_down)
     assert all(isinstance(error, ConnectionError) for error in errors)
     assert client.state == "closed"
@@ -343,7 +342,7 @@ async def test_a_server_that_is_killed_and_comes_back_has_lost_nothing(
             async with anyio.create_task_group() as group:
                 for _ in range(10):
                     group.start_soon(enqueue)
-                await anyio.lowlevel.checkpoint()
+                await started()
                 await in_thread(first.stop, 9)
                 with serving(app, "--queues", "nobody", db=db) as second:
                     relay.come_up(second.url)

@@ -1,9 +1,13 @@
-"""The programs of the documentation, word for word but for the address, the token and the format."""
+"""The programs of the documentation, word for word but for the address, the token and the format.
+
+The blocking client runs the same programs, without `async` and `await`, and nothing else is different in them.
+"""
 
 from __future__ import annotations
 
 import ast
 import inspect
+import re
 import textwrap
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -11,7 +15,8 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.contract.world import World
+from tests.contract.bindings import inner
+from tests.contract.world import World, in_thread
 
 pytestmark = pytest.mark.anyio
 
@@ -54,16 +59,24 @@ async for event in await client.watch(run["run_id"]): ...
 """
 
 
-async def run(source: str, world: World[Any], **names: Any) -> dict[str, Any]:
-    """The program, with what it would find around it; what it leaves behind."""
+def spelled_for(world: World[Any], source: str) -> str:
+    """The program as users of this binding write it, for this server."""
     for old in ('url="ws://127.0.0.1:8080/dwp", token="dk_..."', 'url="...", token="..."'):
         source = source.replace(old, f'url="{world.url}", token="{world.token}"')
     source = source.replace('format="json"', f'format="{world.codec}"')
-    names["Dispatch"] = world.binding.client
-    code = compile(textwrap.dedent(source), "<documentation>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    outcome = eval(code, names)
-    if inspect.isawaitable(outcome):
-        await outcome
+    return re.sub(r"\b(async|await) ", "", source) if world.binding.blocking else source
+
+
+async def run(source: str, world: World[Any], client: Any = None, **names: Any) -> dict[str, Any]:
+    """The program, with what it would find around it; what it leaves behind."""
+    names.update({"Dispatch": world.binding.client, "client": inner(client)})
+    program = textwrap.dedent(spelled_for(world, source))
+    if world.binding.blocking:
+        await in_thread(exec, compile(program, "<documentation>", "exec"), names)
+    else:
+        outcome = eval(compile(program, "<documentation>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
+        if inspect.isawaitable(outcome):
+            await outcome
     return names
 
 

@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 
-from tests.contract.bindings import Binding, Client
+from tests.contract.bindings import Binding, Client, inner
+from tests.contract.rough_peers import RoughPeer
+from tests.contract.sync_adapter import AwaitedSubscription
 from tests.contract.threads import PATIENCE
 
 S = TypeVar("S")
@@ -50,6 +53,11 @@ class World(Generic[S]):
         return self.binding.make({**self.settings, **(settings or {})}, given)
 
 
+def visitor(binding: Binding, peer: RoughPeer | str, codec: str = "json") -> World[None]:
+    """A world with a rough peer instead of a server, or with an address where nobody is."""
+    return World(None, binding, codec, peer if isinstance(peer, str) else peer.url)
+
+
 async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
     """Call something that blocks."""
     return await anyio.to_thread.run_sync(functools.partial(function, *arguments))
@@ -76,8 +84,28 @@ async def gather(*calls: Callable[[], Awaitable[T]]) -> list[T]:
     return [results[position] for position in range(len(calls))]
 
 
+async def under_way(client: Client, calls: int, *, subscriptions: int = 0) -> None:
+    """Wait until this client has taken up that many calls, answered by nobody yet, and that many subscriptions."""
+    session = inner(client)._driver._session
+    while len(session._calls.table) < calls or len(session._streams._table) < subscriptions:
+        await anyio.lowlevel.checkpoint()
+
+
+async def started() -> None:
+    """Wait until every task of this scenario that was started has come to wait for something."""
+    for _ in range(2):  # in one turn tasks run in any order, this one among them
+        await anyio.lowlevel.checkpoint()
+
+
+async def confirmed(subscription: Any) -> Any:
+    """The subscription, once its server has confirmed it."""
+    return await subscription
+
+
 async def take(subscription: Any, count: int) -> list[Any]:
     """The next events."""
+    if isinstance(subscription, AwaitedSubscription):
+        return await subscription.take(count)
     return [await subscription.__anext__() for _ in range(count)]
 
 
