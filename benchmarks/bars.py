@@ -52,6 +52,7 @@ _C1 = "decode to a frame, payload unread, against a raw msgspec decoder of the s
 _C2 = "encode, against a raw msgspec encoder"
 _C3 = "how many times faster than the baseline codec"
 _E1 = "enqueue through server and SQLite, rate against no-op requests"
+_S3 = "memory of an idle client that is logged in, against a bare websockets connection of its kind"
 _T2 = "client CPU per request against a bare websockets echo loop's per message"
 
 BARS: tuple[Bar, ...] = (
@@ -78,8 +79,39 @@ BARS: tuple[Bar, ...] = (
     Bar("T2", "256", _T2, 1.0, 0.7),
     Bar("T3", "p50", "sequential requests: median round trip against a bare websockets echo", 1.1, 0.9),
     Bar("T3", "CPU", "sequential requests: CPU against the baseline", 0.65),
+    Bar(
+        "T1", "trio 64", "trio client, CPU per request in flight against a naive one on trio", 1 / 3, 1 / 4.5
+    ),
+    Bar(
+        "T1", "trio 256", "trio client, CPU per request in flight against a naive one on trio", 1 / 3, 1 / 4.5
+    ),
+    Bar("T1", "sync 16", "sync client, CPU per request of 16 threads against a naive one", 1.0),
+    Bar(
+        "T3",
+        "trio p50",
+        "sequential requests: median round trip against a bare websockets.trio echo",
+        1.1,
+        0.9,
+    ),
+    Bar("T3", "trio CPU", "sequential requests: CPU against a naive client on trio", 0.65),
+    Bar(
+        "T3",
+        "sync p50",
+        "sequential requests: median round trip against a bare websockets.sync echo",
+        1.1,
+        0.9,
+    ),
+    Bar("T3", "sync CPU", "sequential requests: CPU against a naive sync client", 0.65),
+    Bar("T4", "", "sync client: sequential CPU against a bare websockets.sync echo", 0.6, 0.4),
+    Bar("T5", "64", "trio client: CPU per request in flight against a bare websockets.trio echo", 0.4, 0.25),
+    Bar("T5", "256", "trio client: CPU per request in flight against a bare websockets.trio echo", 0.4, 0.25),
+    Bar("T5", "sequential", "trio client: sequential CPU against a bare websockets.trio echo", 0.8),
     Bar("T6", "CPU", "event iterator with decoded data: CPU per event against the baseline", 0.55, 0.25),
     Bar("T6", "backlog", "rate of draining 200,000 waiting events against 2,000", 0.8, at_least=True),
+    Bar("T6", "trio CPU", "event iterator with decoded data: CPU against a naive client on trio", 0.55, 0.25),
+    Bar("T6", "trio backlog", "rate of draining 200,000 waiting events against 2,000", 0.8, at_least=True),
+    Bar("T6", "sync CPU", "event iterator with decoded data: CPU against a naive sync client", 0.55, 0.25),
+    Bar("T6", "sync backlog", "rate of draining 200,000 waiting events against 2,000", 0.8, at_least=True),
     Bar("D1", "pipelined", "function calls a request, 64 in flight, all libraries", 80, 50, exact=True),
     Bar("D1", "sequential", "function calls a request, one at a time, all libraries", 150, 105, exact=True),
     Bar("D2", "pipelined", "socket writes a request, 64 in flight", 0.1, exact=True),
@@ -96,6 +128,9 @@ BARS: tuple[Bar, ...] = (
     Bar("S2", "single", "fan-out CPU per delivery against websockets.broadcast()", 0.7),
     Bar("S2", "bursts of 8", "fan-out CPU per delivery against websockets.broadcast()", 0.2),
     Bar("S3", "", "memory of an idle authenticated connection against a bare websockets server's", 0.8, 0.5),
+    Bar("S3", "asyncio client", _S3, 0.8, 0.5),
+    Bar("S3", "trio client", _S3, 0.8, 0.5),
+    Bar("S3", "sync client", _S3, 0.8, 0.5),
     Bar(
         "Q1",
         "",
@@ -111,6 +146,8 @@ BARS: tuple[Bar, ...] = (
     Bar("E1", "bare load", _E1, 0.3, 0.5, at_least=True),
     Bar("I1", "import dispatch", "against import asyncio, json, websockets.client, CPU", 2),
     Bar("I1", "with the client", "from dispatch import Dispatch, against the same", 2),
+    Bar("I1", "trio client", "dispatch.trio, against import trio, json, websockets.trio.client", 2),
+    Bar("I1", "sync client", "dispatch.sync, against import json, websockets.sync.client", 2),
 )
 
 

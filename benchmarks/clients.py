@@ -1,7 +1,8 @@
 """T1, T2, T3 and T6: what the asyncio client costs, beside the naive client and bare `websockets` loops.
 
 Every client is a child process (`python -m benchmarks.clients KIND URL`) and talks to the same peer
-(`benchmarks.peer`), so that only the clients differ.
+(`benchmarks.peer`), so that only the clients differ. What `benchmarks.trio_clients` and `benchmarks.sync_clients` do
+alike is here.
 """
 
 from __future__ import annotations
@@ -59,9 +60,7 @@ async def child(kind: str, url: str) -> None:
             request: Callable[..., Awaitable[Any]] = simple.request
             listen: Callable[[str], Awaitable[AsyncIterator[Any]]] = simple.subscribe
         else:
-            from dispatch import Dispatch
-
-            client = await stack.enter_async_context(Dispatch(url=url, token="dk_full"))
+            client = await stack.enter_async_context(_ours(url))
             request = client.call
 
             async def subscribe(channel: str) -> AsyncIterator[Any]:
@@ -109,19 +108,28 @@ async def child(kind: str, url: str) -> None:
 
             return await timed(work())
 
+        async def grow(count: int) -> None:
+            for _ in range(count):
+                await stack.enter_async_context(await _bare(url) if kind == "bare" else _ours(url))
+
         gc.collect()
         gc.freeze()
-        await obey({}, {"pipelined": pipelined, "sequential": sequential, "receive": receive})
+        await obey({}, {"pipelined": pipelined, "sequential": sequential, "receive": receive, "grow": grow})
 
 
 async def _bare(url: str) -> Any:
     return await echo.open_client(url)
 
 
+def _ours(url: str) -> Any:
+    from dispatch import Dispatch
+
+    return Dispatch(url=url, token="dk_full")
+
+
 def measure_requests(effort: Effort) -> Figures:
     with ExitStack() as stack:
-        peer, ours, simple, bare = _children(stack, "ours", "naive", "bare")
-        del peer
+        ours, simple, bare = start_children(stack, "benchmarks.clients", "ours", "naive", "bare")
         figures: Figures = {}
         for width in (64, 256):
             rounds = interleave(
@@ -142,8 +150,13 @@ def measure_requests(effort: Effort) -> Figures:
 
 
 def measure_events(effort: Effort) -> Figures:
+    return measure_drain("benchmarks.clients", "", effort)
+
+
+def measure_drain(module: str, binding: str, effort: Effort) -> Figures:
+    """T6 of the clients of that module; `binding` is named in the parts of the figures."""
     with ExitStack() as stack:
-        _, ours, simple = _children(stack, "ours", "naive")
+        ours, simple = start_children(stack, module, "ours", "naive")
         rounds = interleave(
             {child.name: child.candidate("receive") for child in (ours, simple)},
             effort.shared(2, round_ms=15),
@@ -157,16 +170,15 @@ def measure_events(effort: Effort) -> Figures:
             at_least_rounds=3 if effort.full else 1,
         )
         return {
-            ("T6", "CPU"): rounds.ratio("ours", "naive"),
-            ("T6", "backlog"): backlog.ratio("2,000", "200,000"),
+            ("T6", f"{binding} CPU".strip()): rounds.ratio("ours", "naive"),
+            ("T6", f"{binding} backlog".strip()): backlog.ratio("2,000", "200,000"),
         }
 
 
-def _children(stack: ExitStack, *kinds: str) -> list[Child]:
-    peer = stack.enter_context(Child("benchmarks.peer", name="peer"))
-    return [peer] + [
-        stack.enter_context(Child("benchmarks.clients", kind, peer.ready["url"], name=kind)) for kind in kinds
-    ]
+def start_children(stack: ExitStack, module: str, *kinds: str) -> list[Child]:
+    """The peer, and clients of these kinds that are connected to it."""
+    url = stack.enter_context(Child("benchmarks.peer", name="peer")).ready["url"]
+    return [stack.enter_context(Child(module, kind, url, name=kind)) for kind in kinds]
 
 
 if __name__ == "__main__":

@@ -15,11 +15,17 @@ def measure(effort: Effort) -> Figures:
         "ours": _importing("import dispatch"),
         "client": _importing("from dispatch import Dispatch"),
         "usual": _importing("import asyncio, json, websockets.client"),
+        "trio": _importing("from dispatch.trio import Dispatch"),
+        "usual with trio": _importing("import trio, json, websockets.trio.client"),
+        "sync": _importing("from dispatch.sync import Dispatch"),
+        "usual with threads": _importing("import json, websockets.sync.client"),
     }
     rounds = interleave(candidates, effort, counts=dict.fromkeys(candidates, 1), at_least_rounds=5)
     return {
         ("I1", "import dispatch"): rounds.ratio("ours", "usual"),
         ("I1", "with the client"): rounds.ratio("client", "usual"),
+        ("I1", "trio client"): rounds.ratio("trio", "usual with trio"),
+        ("I1", "sync client"): rounds.ratio("sync", "usual with threads"),
     }
 
 
