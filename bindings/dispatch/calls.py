@@ -2,7 +2,7 @@
 
 The body of a call here builds an `Operation`; how its answer is waited for is the binding's. So the signature that a
 user sees is written once, and a type checker knows that `dispatch.asyncio` and `dispatch.trio` give something to await
-where `dispatch.sync` gives the result itself (`Call.__get__`).
+where `dispatch.sync` gives the result itself.
 """
 
 from __future__ import annotations
@@ -22,22 +22,14 @@ from dwp_core.requests import Retry
 P = ParamSpec("P")
 T = TypeVar("T")
 
-Build = Callable[..., Operation[Any]]
-"""What makes the operation of the client's and the caller's arguments."""
+if TYPE_CHECKING:
 
+    class operation(Generic[P, T]):  # noqa: N801  # a decorator
+        """Make a call of the function that builds its operation."""
 
-class Call(Generic[P, T]):
-    """One call of the API.
+        __wrapped__: Callable[..., Operation[Any]]
 
-    What users find under its name is a function that the class of their client has made of it: see `Calls`.
-    """
-
-    def __init__(self, build: Callable[Concatenate[Any, P], Operation[T]]) -> None:
-        self.build: Build = build
-        self.__doc__ = build.__doc__
-
-    if TYPE_CHECKING:
-
+        def __init__(self, build: Callable[Concatenate[Any, P], Operation[T]]) -> None: ...
         @overload
         def __get__(self, client: AwaitedCalls, owner: Any = None) -> Callable[P, Coroutine[Any, Any, T]]: ...
         @overload
@@ -46,14 +38,20 @@ class Call(Generic[P, T]):
         def __get__(self, client: None, owner: Any) -> Callable[..., Any]: ...
         def __get__(self, client: Any, owner: Any = None) -> Any: ...
 
-    def as_method(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        """The method under the name, the signature and the documentation of this call."""
-        named = wraps(self.build)(method)
-        signature = inspect.signature(self.build)
+else:
+
+    def operation(build):
+        """Make a call of the function that builds its operation: its driver runs it, and knows how to wait."""
+
+        @wraps(build)
+        def call(self, *args, **kwargs):
+            return self._driver.run(build, self, *args, **kwargs)
+
+        signature = inspect.signature(build)
         returns = signature.return_annotation.removeprefix("Operation[").removesuffix("]")
-        named.__signature__ = signature.replace(return_annotation=returns)  # type: ignore[attr-defined]  # inspect reads it
-        named.__annotations__ = {**self.build.__annotations__, "return": returns}
-        return named
+        call.__signature__ = signature.replace(return_annotation=returns)
+        call.__annotations__ = {**build.__annotations__, "return": returns}
+        return call
 
 
 class Calls:
@@ -69,17 +67,9 @@ class Calls:
         DispatchError: whatever else the server answered; `code` is its number.
     """
 
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        calling: Callable[[Build], Callable[..., Any]] | None = cls.__dict__.get("_calling")
-        if calling is not None:
-            for name, call in vars(Calls).items():
-                if isinstance(call, Call):
-                    setattr(cls, name, call.as_method(calling(call.build)))
-
     # Jobs.
 
-    @Call
+    @operation
     def enqueue(
         self,
         name: str,
@@ -124,7 +114,7 @@ class Calls:
         options = operations.job_options(delay, run_at, max_retries, job_timeout, unique_key, unique_for)
         return operations.enqueue(name, payload, queue, priority, options, idempotency_key, timeout)
 
-    @Call
+    @operation
     def enqueue_many(
         self,
         jobs: Iterable[Mapping[str, Any]],
@@ -144,7 +134,7 @@ class Calls:
         """
         return operations.enqueue_many(jobs, idempotency_key, timeout)
 
-    @Call
+    @operation
     def get_job(self, job_id: str, *, timeout: float | None = None) -> Operation[results.Job]:
         """A job as it is now.
 
@@ -154,7 +144,7 @@ class Calls:
         """
         return operations.simple("job.get", results.read_job, timeout, job_id=job_id)
 
-    @Call
+    @operation
     def cancel_job(self, job_id: str, *, timeout: float | None = None) -> Operation[results.Result]:
         """Cancel a job: one that waits at once, one that runs as soon as its function lets itself be stopped.
 
@@ -163,7 +153,7 @@ class Calls:
         """
         return operations.simple("job.cancel", results.read_mapping, timeout, job_id=job_id)
 
-    @Call
+    @operation
     def list_jobs(
         self,
         *,
@@ -178,7 +168,7 @@ class Calls:
         chosen = {"state": state, "queue": queue, "name": name, "limit": limit, "cursor": cursor}
         return operations.simple("job.list", results.read_jobs, timeout, **chosen)
 
-    @Call
+    @operation
     def wait(self, id: str, *, timeout: float | None = None) -> Operation[results.Outcome]:
         """Wait until a job or a workflow run has ended. A failure is an answer too: look at `state`.
 
@@ -192,7 +182,7 @@ class Calls:
         """
         return operations.wait(id, timeout)
 
-    @Call
+    @operation
     def list_dead_letters(
         self,
         *,
@@ -205,19 +195,19 @@ class Calls:
         chosen = {"queue": queue, "limit": limit, "cursor": cursor}
         return operations.simple("dlq.list", results.read_dead_letters, timeout, **chosen)
 
-    @Call
+    @operation
     def replay_dead_letter(self, dlq_id: str, *, timeout: float | None = None) -> Operation[results.Result]:
         """Run a dead letter again, as a new job; the answer has its `job_id`."""
         return operations.simple("dlq.replay", results.read_mapping, timeout, dlq_id=dlq_id)
 
-    @Call
+    @operation
     def list_crons(self, *, timeout: float | None = None) -> Operation[results.Result]:
         """The server's cron entries, as `crons`."""
         return operations.simple("cron.list", results.read_mapping, timeout)
 
     # Workflows.
 
-    @Call
+    @operation
     def start_workflow(
         self,
         name: str,
@@ -229,17 +219,17 @@ class Calls:
         """Start a workflow run. Servers of ours answer at once; the existing Go server when the run has ended."""
         return operations.start_workflow(name, input, idempotency_key, timeout)
 
-    @Call
+    @operation
     def get_workflow(self, run_id: str, *, timeout: float | None = None) -> Operation[results.Run]:
         """A workflow run as it is now."""
         return operations.simple("workflow.get", results.read_run, timeout, run_id=run_id)
 
-    @Call
+    @operation
     def cancel_workflow(self, run_id: str, *, timeout: float | None = None) -> Operation[results.Result]:
         """Cancel a workflow run."""
         return operations.simple("workflow.cancel", results.read_mapping, timeout, run_id=run_id)
 
-    @Call
+    @operation
     def replay_workflow(
         self, run_id: str, *, from_step: str | None = None, timeout: float | None = None
     ) -> Operation[results.Run]:
@@ -247,14 +237,14 @@ class Calls:
         run = {"run_id": run_id, "from_step": from_step}
         return operations.simple("workflow.replay", results.read_run, timeout, **run)
 
-    @Call
+    @operation
     def workflow_timeline(
         self, run_id: str, *, timeout: float | None = None
     ) -> Operation[list[results.TimelineEntry]]:
         """The recorded steps of a workflow run, in order."""
         return operations.simple("workflow.timeline", results.read_timeline, timeout, run_id=run_id)
 
-    @Call
+    @operation
     def publish_event(
         self,
         name: str,
@@ -268,17 +258,17 @@ class Calls:
 
     # Anything else.
 
-    @Call
+    @operation
     def stats(self, *, timeout: float | None = None) -> Operation[results.Result]:
         """The server's figures. What this client itself counts is in `counters`."""
         return operations.simple("stats", results.read_mapping, timeout)
 
-    @Call
+    @operation
     def ping(self, *, timeout: float | None = None) -> Operation[float]:
         """The seconds that a round trip to the server takes."""
         return operations.ping(timeout)
 
-    @Call
+    @operation
     def call(self, method: str, data: Any = None, *, timeout: float | None = None) -> Operation[Any]:
         """Ask for any method by its name; the answer is its `data` as it is.
 

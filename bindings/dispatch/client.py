@@ -7,10 +7,10 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, Self, TypeVar
+from typing import Generic, ParamSpec, Self, TypeVar
 
 from dispatch import operations
-from dispatch.calls import AwaitedCalls, Build, Calls
+from dispatch.calls import AwaitedCalls, Calls
 from dispatch.dialing import Dialer, ProxySetting, Token
 from dispatch.driver import Driver
 from dispatch.operations import Operation
@@ -134,13 +134,6 @@ S = TypeVar("S", bound=AwaitedFeed)
 
 class AwaitedClient(Client[A], AwaitedCalls, Generic[A, S]):
     """A client for an event loop."""
-
-    @staticmethod
-    def _calling(build: Build) -> Callable[..., Any]:
-        def call(self: Self, *args: Any, **kwargs: Any) -> Any:
-            return self._driver.run(build, self, *args, **kwargs)
-
-        return call
 
     async def connect(self) -> str:
         """Connect and log in.

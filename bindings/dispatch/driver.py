@@ -74,7 +74,7 @@ class Driver(ABC):
     def __init__(self, config: ClientConfig, dialer: Dialer, timeout: float | None) -> None:
         self.config = config
         self.dialer = dialer
-        self._timeout = timeout
+        self.timeout = timeout
         self._lines: dict[ClientSession, Line] = {}
         self._line: Line | None = None
         self._session: ClientSession
@@ -146,7 +146,7 @@ class Driver(ABC):
         if timeout is not None:
             check_seconds("timeout", timeout)
         elif operation.purpose is not Purpose.WAIT:
-            timeout = self._timeout
+            timeout = self.timeout
         request = self._session.request(
             operation.method,
             operation.data,

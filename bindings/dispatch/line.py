@@ -260,7 +260,7 @@ class Backlog:
         return self._chunks[0][:CHUNK]
 
     def add(self, data: bytes | memoryview, now: float) -> None:
-        """These bytes were not taken."""
+        """These bytes were not taken. Poke later: the session may be told so."""
         self._chunks.append(memoryview(data))
         self._size += len(data)
         if self._blocked:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dispatch import operations, results
-from dispatch.calls import Call, Calls
+from dispatch.calls import Calls
 from dispatch.errors import InvalidRequest, PayloadError
 from dispatch.operations import Operation
 from dwp_core.methods import METHODS
@@ -23,9 +23,8 @@ RUN = "wfrun_01h455vb4pex5vsknk084sn02q"
 
 def build(name: str, *args: Any, **kwargs: Any) -> Operation[Any]:
     """The operation that a call of the client means."""
-    call = vars(Calls)[name]
-    assert isinstance(call, Call)
-    return call.build(None, *args, **kwargs)
+    operation: Operation[Any] = vars(Calls)[name].__wrapped__(None, *args, **kwargs)
+    return operation
 
 
 def asked(operation: Operation[Any]) -> tuple[str, Any]:

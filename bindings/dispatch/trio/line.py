@@ -123,6 +123,7 @@ class Connection(line.Connection):
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
         self._backlog = Backlog(owner.session, generation)
+        self._writing = False
         self._leaving = False
         self._direct: socket.socket | None = None
         """To write to without waiting, which a trio stream has no way to."""
@@ -177,12 +178,11 @@ class Connection(line.Connection):
             if sent == len(output):
                 return
             output = memoryview(output)[sent:]
-        idle = not self._backlog
         self._backlog.add(output, self._now())
-        if idle:
+        if not self._writing:
+            self._writing = True
             self._nursery.start_soon(self._write, name="dispatch-write")
-        else:
-            self._line.poke_later()
+        self._line.poke_later()
 
     async def _write(self) -> None:
         backlog = self._backlog
@@ -191,6 +191,7 @@ class Connection(line.Connection):
             await self._stream.send_all(piece)
             backlog.written(len(piece), self._now())
             self._line.pump()
+        self._writing = False
         if self._leaving:
             self._scope.cancel()
 

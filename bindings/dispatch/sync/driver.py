@@ -1,0 +1,144 @@
+"""Drives a client for any number of threads. One lock guards the session; nobody holds it while waiting.
+
+Whoever calls writes what the call wants written, as far as the socket takes it at once. The thread of the line reads,
+keeps the time, and writes the rest.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+from weakref import WeakSet
+
+from dispatch import driver
+from dispatch.dialing import Dialer
+from dispatch.line import FAREWELL
+from dispatch.operations import Operation
+from dispatch.settings import check_seconds
+from dispatch.subscription import Feed
+from dispatch.sync.line import Line
+from dispatch.sync.waiting import Waiter
+from dwp_core.client import ClientSession
+from dwp_core.client_events import ClientConfig
+from dwp_core.errors import DispatchError, InvalidRequest
+from dwp_core.subscriptions import Since
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Driver(driver.Driver):
+    """One session and its lines, in one process."""
+
+    def __init__(self, config: ClientConfig, dialer: Dialer, timeout: float | None) -> None:
+        super().__init__(config, dialer, timeout)
+        self.lock = threading.RLock()
+        self._forked = False
+        _DRIVERS.add(self)
+
+    def connect(self) -> str:
+        """Start the session; the server's name for it, or what went wrong."""
+        connected, closed = Waiter(), Waiter()
+        with self.lock:
+            self.check_place()
+            self.start(time.monotonic, connected, closed)
+        try:
+            session_id: str = connected.wait()
+        except DispatchError:
+            closed.wait()
+            raise
+        except BaseException:
+            self._leave()
+            raise
+        return session_id
+
+    def close(self, drain: float) -> None:
+        """End the session; returns when nothing of it is left. It ends also where this is interrupted meanwhile."""
+        check_seconds("drain", drain, least=0.0, or_none=False)
+        if self._line is None or not self.reachable:
+            return
+        with self.lock:
+            self.end(drain)
+        try:
+            self._closed.wait()
+        except BaseException:
+            self._leave()
+            raise
+
+    def run(self, build: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """One call, from its arguments to its result."""
+        operation = build(*args, **kwargs)
+        waiter = Waiter()
+        with self.lock:
+            if self._forked:
+                self.check_place()
+            request = self.ask(operation, waiter)
+        try:
+            answer = waiter.wait()
+        except DispatchError:
+            raise
+        except BaseException:  # Ctrl-C
+            with self.lock:
+                self.withdraw(request)
+            raise
+        return self.read(operation, answer)
+
+    def listen(self, feed: Feed, since: Since) -> None:
+        with self.lock:
+            super().listen(feed, since)
+
+    def leave(self, feed: Feed) -> None:
+        with self.lock:
+            super().leave(feed)
+
+    @property
+    def reachable(self) -> bool:
+        return not self._forked
+
+    def check_place(self) -> None:
+        if self._forked:
+            raise InvalidRequest(
+                "this client was made before this process was forked, and belongs to its parent;"
+                " make one Dispatch in each process"
+            )
+
+    def new_line(self, session: ClientSession) -> Line:
+        return Line(session, self)
+
+    def _leave(self) -> None:
+        """Interrupted, or the interpreter ends: do not wait for the server."""
+        with self.lock:
+            self._session.leave(now=self.now())
+            self._pump_all()
+
+    def end_with_the_process(self) -> None:
+        """Close what was never closed, in a moment, so that no thread of ours meets the end of the interpreter."""
+        if self.abandoned:
+            self._leave()
+            closed: Waiter = self._closed
+            closed.wait_at_most(2 * FAREWELL)
+
+    def forget_parent(self) -> None:
+        """This is the child of a fork: the connection is its parent's, as are the threads that drove it."""
+        self.lock = threading.RLock()  # whoever held the other one is not here any more
+        self._forked = True
+        for line in self._lines.values():
+            assert isinstance(line, Line)
+            line.drop_sockets()
+
+
+_DRIVERS: WeakSet[Driver] = WeakSet()
+
+
+def _each(action: Callable[[Driver], Any]) -> None:
+    for each in list(_DRIVERS):
+        action(each)
+
+
+atexit.register(_each, Driver.end_with_the_process)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _each(Driver.forget_parent))

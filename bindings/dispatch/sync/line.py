@@ -1,0 +1,307 @@
+"""One session driven by a thread: it waits for its sockets and for the time, and reads, and writes what was left over.
+
+Sockets do not block, so that whoever holds the lock never waits for a peer, and so that no two threads are inside TLS at
+once, which OpenSSL does not allow.
+"""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import socket
+import ssl as tls
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from dispatch import line
+from dispatch.dialing import reason_of
+from dispatch.line import FAREWELL, Backlog
+from dispatch.wire import ClientWire
+from dwp_core.client import ClientSession
+
+if TYPE_CHECKING:
+    from dispatch.sync.driver import Driver
+
+_LOGGER = logging.getLogger("dispatch.client")
+_READ = 256 * 1024
+_NEVER = float("inf")
+_NOT_NOW = (BlockingIOError, InterruptedError, tls.SSLWantReadError, tls.SSLWantWriteError)
+
+
+class Attempt:
+    """A connection that is being made, by a thread of its own: looking up a name cannot be interrupted."""
+
+    def __init__(self, left: set[object]) -> None:
+        self.cancelled = False
+        self._left = left
+
+    def cancel(self) -> None:
+        """Nobody wants it any more, and nobody waits for it. What comes of it is closed."""
+        self.cancelled = True
+        self._left.discard(self)
+
+
+class Line(line.Line):
+    """Drives one session with a thread of its own."""
+
+    def __init__(self, session: ClientSession, driver: Driver) -> None:
+        super().__init__(session, driver)
+        self.now = time.monotonic
+        self._lock = driver.lock
+        self._dialer = driver.dialer
+        self._connect_timeout = driver.config.connect_timeout
+        self._wake_at = _NEVER
+        self._connections: set[Connection] = set()
+        self.selector = selectors.DefaultSelector()
+        self._alarm, self._bell = socket.socketpair()
+        self._alarm.setblocking(False)
+        self._bell.setblocking(False)
+        self.selector.register(self._alarm, selectors.EVENT_READ)
+        self._thread = threading.Thread(target=self._serve, name="dispatch-client", daemon=True)
+        self._thread.start()
+
+    def poke(self) -> None:
+        self.pump()  # there are no turns: whoever calls writes
+
+    def wake(self) -> None:
+        """Have the thread look again at what there is to wait for."""
+        if threading.get_ident() != self._thread.ident:
+            try:
+                self._bell.send(b"\0")
+            except (BlockingIOError, OSError):
+                pass  # it has been rung often enough, or for the last time
+
+    def stop(self) -> None:
+        self.wake()
+
+    def _soon(self) -> None:
+        self._wake_at = -_NEVER
+        self.wake()
+
+    def _set_timer(self, at: float | None) -> None:
+        sooner = at is not None and at < self._wake_at
+        self._wake_at = _NEVER if at is None else at
+        if sooner:
+            self.wake()
+
+    def _serve(self) -> None:
+        with self._lock:
+            try:
+                while not self.at_rest:
+                    self._wait()
+                    for connection in list(self._connections):
+                        if connection.expires <= self.now():
+                            connection.drop()
+            except Exception:
+                # Nobody would answer those who wait.
+                _LOGGER.critical("the client has failed, this is a defect of dispatch", exc_info=True)
+                self._left.clear()
+                self.session.leave(now=self.now())
+                self.pump()
+            self.drop_sockets()
+
+    def _wait(self) -> None:
+        """Wait, without the lock, for the first thing that happens; then do what it asks for."""
+        at = min(self._wake_at, *(connection.expires for connection in self._connections), _NEVER)
+        timeout = None if at == _NEVER else max(at - self.now(), 0.0)
+        self._lock.release()
+        try:
+            ready = self.selector.select(timeout)
+        finally:
+            self._lock.acquire()
+        for key, events in ready:
+            connection: Connection | None = key.data
+            if connection is None:
+                self._alarm.recv(4096)
+            elif connection in self._connections:
+                if events & selectors.EVENT_READ:
+                    connection.read()
+                if events & selectors.EVENT_WRITE:
+                    connection.write_rest()
+        if self.scheduled:
+            self._wake_at = _NEVER
+            self._armed = None
+            self._end_turn()
+        if self._wake_at <= self.now():
+            self._wake_at = _NEVER
+            self._timed()
+
+    def drop_sockets(self) -> None:
+        """Close everything, at once."""
+        for connection in self._connections:
+            connection.sock.close()
+        self.selector.close()
+        self._alarm.close()
+        self._bell.close()
+
+    # Connecting.
+
+    def _open(self, generation: int) -> Attempt:
+        attempt = Attempt(self._left)
+        opening = threading.Thread(
+            target=self._try_to_open, args=(generation, attempt), name="dispatch-connect", daemon=True
+        )
+        opening.start()
+        return attempt
+
+    def _try_to_open(self, generation: int, attempt: Attempt) -> None:
+        sock: socket.socket | None = None
+        failure: Exception | None = None
+        token = ""
+        try:
+            token = self._dialer.current_token_blocking()
+            sock = self._connect()
+        except Exception as error:  # noqa: BLE001  # the session is told, whatever it was
+            failure = error
+        with self._lock:
+            if attempt.cancelled or sock is None:
+                if sock is not None:
+                    sock.close()
+                if failure is not None and not attempt.cancelled:
+                    self.failed(generation, failure)
+            else:
+                self._begin(generation, token, sock)
+            self.gone(attempt)
+            self.wake()
+
+    def _connect(self) -> socket.socket:
+        dialer = self._dialer
+        address, proxy, patience = dialer.address, dialer.current_proxy(), self._connect_timeout
+        sock: Any
+        if address.socket_path is not None:
+            sock = socket.socket(socket.AF_UNIX)
+            sock.settimeout(patience)
+            sock.connect(address.socket_path)
+        elif proxy is not None:
+            from python_socks.sync import Proxy
+
+            tunnel = Proxy.from_url(proxy.url, rdns=proxy.remote_dns)
+            sock = tunnel.connect(address.host, address.port, timeout=patience)
+        else:
+            sock = socket.create_connection((address.host, address.port), timeout=patience)
+        try:
+            if address.socket_path is None:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if dialer.tls is not None:
+                sock = dialer.tls.wrap_socket(sock, server_hostname=address.host)
+            sock.setblocking(False)
+        except BaseException:
+            sock.close()
+            raise
+        connected: socket.socket = sock
+        return connected
+
+    def _begin(self, generation: int, token: str, sock: socket.socket) -> None:
+        wire = ClientWire(self.session, generation, self._dialer.address, token)
+        connection = Connection(self, wire, generation, sock)
+        self._connections.add(connection)
+        self.selector.register(sock, selectors.EVENT_READ, connection)
+        if not self.opened(connection):
+            connection.abort()
+
+    def forget(self, connection: Connection) -> None:
+        """It is over."""
+        self._connections.discard(connection)
+        self.selector.unregister(connection.sock)
+        connection.sock.close()
+        self.gone(connection)
+
+
+class Connection(line.Connection):
+    """One socket. Says what has happened to the wire or to the session, and pumps."""
+
+    _line: Line
+
+    def __init__(self, owner: Line, wire: ClientWire, generation: int, sock: socket.socket) -> None:
+        super().__init__(owner, wire, generation)
+        self.sock = sock
+        self.expires = _NEVER
+        """When to drop it, whatever is left to write."""
+        self._now = owner.now
+        self._backlog = Backlog(owner.session, generation)
+        self._leaving = False
+        self._reason = ""
+
+    def read(self) -> None:
+        """There is something to read, or the end of it."""
+        while True:
+            try:
+                data = self.sock.recv(_READ)
+            except _NOT_NOW:
+                return
+            except OSError as error:
+                self._reason = reason_of(error)
+                self.drop()
+                return
+            if data:
+                self.wire.receive_data(data, now=self._now())
+                self._line.received()
+            else:
+                self.wire.receive_eof(now=self._now())
+                self._line.pump()
+            if self.wire.over:
+                self.flush()
+                self._leave()
+                return
+            if not isinstance(self.sock, tls.SSLSocket) or not self.sock.pending():
+                return
+
+    def flush(self) -> None:
+        output: bytes | memoryview = self.wire.take_output()
+        if not output or self._leaving:
+            return
+        if not self._backlog:
+            try:
+                sent = self.sock.send(output)
+            except _NOT_NOW:
+                sent = 0
+            except OSError:
+                return  # whoever reads is told more of that
+            if sent == len(output):
+                return
+            output = memoryview(output)[sent:]
+            self._line.selector.modify(self.sock, selectors.EVENT_READ | selectors.EVENT_WRITE, self)
+            self._line.wake()
+        self._backlog.add(output, self._now())
+        self._line.poke_later()
+
+    def write_rest(self) -> None:
+        """The socket takes more."""
+        backlog = self._backlog
+        try:
+            while backlog:
+                backlog.written(self.sock.send(backlog.next), self._now())
+        except _NOT_NOW:
+            return
+        except OSError as error:
+            self._reason = reason_of(error)
+            self.drop()
+            return
+        self._line.selector.modify(self.sock, selectors.EVENT_READ, self)
+        if self._leaving:
+            self.drop()
+        else:
+            self._line.pump()
+
+    def abort(self) -> None:
+        self.wire.over = True
+        if self._said_farewell:
+            self._leave()
+        else:
+            self.expires = -_NEVER
+            self._line.wake()
+
+    def drop(self) -> None:
+        """Nothing more of it."""
+        self._leaving = True
+        self._backlog.clear()
+        self.wire.lost(now=self._now(), reason=self._reason)
+        self._line.pump()
+        self._line.forget(self)
+
+    def _leave(self) -> None:
+        """Both sides are done: bring out what is left of the farewell, and go."""
+        self._leaving = True
+        self.expires = min(self.expires, self._now() + FAREWELL) if self._backlog else -_NEVER
+        self._line.wake()
