@@ -46,7 +46,7 @@ class Line(line.Line):
         while not self.at_rest:
             with self._sleep:
                 while not self.at_rest:
-                    if self.scheduled:
+                    while self.scheduled:  # what is written at the end of a turn may ask for another
                         self._end_turn()
                     self._sleeper = current_task()
                     await wait_task_rescheduled(self._overslept)
