@@ -1,7 +1,7 @@
 """One session driven by a thread: it waits for its sockets and for the time, and reads, and writes what was left over.
 
-Sockets do not block, so that whoever holds the lock never waits for a peer, and so that no two threads are inside TLS at
-once, which OpenSSL does not allow.
+Sockets do not block, so that whoever holds the lock never waits for a peer, and so that no two threads are inside TLS
+at once, which OpenSSL does not allow.
 """
 
 from __future__ import annotations
