@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import pytest
 
+import dispatch.asyncio
+import dispatch.sync
+import dispatch.trio
 from dwp_core.backoff import Backoff
 from tests.contract.sync_adapter import Awaited
 
@@ -100,20 +101,12 @@ def inner(client: Client) -> Any:
     return client.client if isinstance(client, Awaited) else client
 
 
-def _bindings() -> Iterator[Binding]:
-    ways: list[tuple[str, str, str, dict[str, Any]]] = [
-        ("asyncio", "asyncio", "asyncio", {}),
-        ("uvloop", "asyncio", "asyncio", {"use_uvloop": True}),
-        ("trio", "trio", "trio", {}),
-        ("sync", "sync", "asyncio", {}),
-    ]
-    for name, package, backend, options in ways:
-        if importlib.util.find_spec(f"dispatch.{package}") is not None:
-            client = importlib.import_module(f"dispatch.{package}").Dispatch
-            yield Binding(name, (backend, options), client, blocking=package == "sync")
-
-
-BINDINGS = tuple(_bindings())
+BINDINGS = (
+    Binding("asyncio", ("asyncio", {}), dispatch.asyncio.Dispatch),
+    Binding("uvloop", ("asyncio", {"use_uvloop": True}), dispatch.asyncio.Dispatch),
+    Binding("trio", ("trio", {}), dispatch.trio.Dispatch),
+    Binding("sync", ("asyncio", {}), dispatch.sync.Dispatch, blocking=True),
+)
 
 with_cancellation = pytest.mark.parametrize(
     "binding", [each for each in BINDINGS if not each.blocking], ids=lambda binding: binding.name

@@ -16,7 +16,11 @@ from tests.contract.bindings import BINDINGS, Binding
 from tests.contract.go_server import GoServer
 from tests.contract.our_server import OurServer
 from tests.contract.relay import Relay
+from tests.contract.threads import PATIENCE
 from tests.contract.world import World, bounded
+
+HEARTBEAT = 3 * PATIENCE
+"""Seconds. In a scenario that does not ask for it no heartbeat comes to help what was forgotten until then."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -47,7 +51,7 @@ def our_world(binding: Binding, codec: str, folder: Path, **settings: Any) -> It
     """At our server; each store with each binding and with each codec."""
     in_memory = (BINDINGS.index(binding) % 2 == 0) == (codec == "json")
     store = MemoryStore() if in_memory else SqliteStore(folder / "dispatch.db")
-    with closing(store), OurServer(store, **settings) as server:
+    with closing(store), OurServer(store, heartbeat=HEARTBEAT, **settings) as server:
         yield World(server, binding, codec, server.url)
 
 
@@ -55,7 +59,8 @@ def our_world(binding: Binding, codec: str, folder: Path, **settings: Any) -> It
 def go_world(binding: Binding, codec: str) -> Iterator[World[GoServer]]:
     """At the existing server, as it was recorded."""
     with GoServer() as server:
-        yield World(server, binding, codec, server.url, settings={"poll_interval": 0.01})
+        settings = {"poll_interval": 0.01, "heartbeat": HEARTBEAT}
+        yield World(server, binding, codec, server.url, settings=settings)
 
 
 @pytest.fixture
