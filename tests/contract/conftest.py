@@ -51,7 +51,7 @@ def our_world(binding: Binding, codec: str, folder: Path, **settings: Any) -> It
     """At our server; each store with each binding and with each codec."""
     in_memory = (BINDINGS.index(binding) % 2 == 0) == (codec == "json")
     store = MemoryStore() if in_memory else SqliteStore(folder / "dispatch.db")
-    with closing(store), OurServer(store, heartbeat=HEARTBEAT, **settings) as server:
+    with closing(store), OurServer(store, **{"heartbeat": HEARTBEAT, **settings}) as server:
         yield World(server, binding, codec, server.url)
 
 

@@ -63,6 +63,8 @@ class GoServer:
         """Credits that clients have sent."""
         self.before_subscribed: Callable[[str], None] | None = None
         """Called between taking up a subscription and answering it: what is published then comes first."""
+        self.pauses: dict[str, float] = {}
+        """Seconds that steps of workflows take, by their names."""
         self._thread = LoopThread()
         self._numbers = count(1)
         self._sessions: set[_Session] = set()
@@ -262,6 +264,7 @@ class GoServer:
         for step in steps:
             if step == "apply":
                 await self._event_came.wait()
+            await asyncio.sleep(self.pauses.get(step, 0.0))
             entry = {"step_name": step, "created_at": _now()}
             if step == "charge":
                 entry["data"] = "AwQAVA=="

@@ -27,8 +27,7 @@ class Relay:
         self._thread = LoopThread()
         self._target = target
         self._refusing = False
-        self._flowing = asyncio.Event()
-        self._flowing.set()
+        self._flowing = _open_gate()
         self._links: set[asyncio.Task[None]] = set()
         self._came = threading.Semaphore(0)
 
@@ -59,6 +58,10 @@ class Relay:
         """Connections stay, and nothing comes through in either direction, not even new connections' bytes."""
         self._thread.call(self._flowing.clear)
 
+    def forget(self) -> None:
+        """Nothing more comes through on the connections that there are, and nobody says so; new ones are served."""
+        self._thread.call(self._forget)
+
     def flow(self) -> None:
         """Bytes come through again."""
         self._thread.call(self._flowing.set)
@@ -85,14 +88,14 @@ class Relay:
         task = asyncio.current_task()
         assert task is not None
         self._links.add(task)
-        target = urlsplit(self._target)
+        target, flowing = urlsplit(self._target), self._flowing
         writers = [writer]
         try:
             there, back = await asyncio.open_connection(target.hostname, target.port, limit=_PIECE)
             writers.append(back)
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._pass_on(reader, back))
-                group.create_task(self._pass_on(there, writer))
+                group.create_task(_pass_on(reader, back, flowing))
+                group.create_task(_pass_on(there, writer, flowing))
         except (OSError, asyncio.CancelledError):
             pass
         finally:
@@ -100,20 +103,33 @@ class Relay:
                 each.transport.abort()
             self._links.discard(task)
 
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            await self._flowing.wait()
-            piece = await reader.read(_PIECE)
-            await self._flowing.wait()
-            if not piece:
-                with contextlib.suppress(OSError):
-                    writer.write_eof()
-                return
-            writer.write(piece)
-            await writer.drain()
+    def _forget(self) -> None:
+        self._flowing.clear()
+        self._flowing = _open_gate()
 
     async def _cut(self) -> None:
         links = list(self._links)
         for link in links:
             link.cancel()
         await asyncio.gather(*links, return_exceptions=True)
+
+
+def _open_gate() -> asyncio.Event:
+    gate = asyncio.Event()
+    gate.set()
+    return gate
+
+
+async def _pass_on(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flowing: asyncio.Event
+) -> None:
+    while True:
+        await flowing.wait()
+        piece = await reader.read(_PIECE)
+        await flowing.wait()
+        if not piece:
+            with contextlib.suppress(OSError):
+                writer.write_eof()
+            return
+        writer.write(piece)
+        await writer.drain()

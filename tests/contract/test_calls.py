@@ -310,13 +310,13 @@ async def test_wrong_arguments_are_refused_before_anything_is_sent(go: World[GoS
 
 
 async def test_a_payload_at_the_limit_passes_and_one_over_it_is_an_error(world: World[Any]) -> None:
-    limit = DEFAULT_LIMITS.payload
-    room = limit - len('{"name":"noop","payload":"","idempotency_key":"k","queue":"nobody"}')
+    key = "" if world.server.base else ',"idempotency_key":"k"'  # which base peers do not take
+    room = DEFAULT_LIMITS.payload - len(f'{{"name":"noop","payload":"","queue":"nobody"{key}}}')
     async with world.client() as client:
         options = {"queue": "nobody", "idempotency_key": "k"}
         job = await client.enqueue("noop", "x" * room, **options)
         assert (await client.get_job(job.job_id)).payload == "x" * room
-        error = await failure_of(lambda: client.enqueue("noop", "x" * (limit + 1), **options))
+        error = await failure_of(lambda: client.enqueue("noop", "x" * (room + 1), **options))
         assert isinstance(error, DispatchError)
         assert error.code == 413
         assert await client.ping() > 0
