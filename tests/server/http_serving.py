@@ -53,7 +53,8 @@ async def uvicorn_serving(
     application: Any, *, lifespan: str = "on", **options: Any
 ) -> AsyncGenerator[Uvicorn]:
     """uvicorn with that application on a free port, from here to the end of the block."""
-    listener = socket.socket()
+    # Named, not left to the kernel: asyncio turns Nagle's algorithm off for what says that it is TCP.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     http = Uvicorn(application, lifespan=lifespan, **options)
     # `_serve` is `serve` without the signal handlers of the whole process.

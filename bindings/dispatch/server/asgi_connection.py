@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from dispatch.server.connection import Connection
@@ -110,13 +110,17 @@ class AsgiConnection(Connection):
     def _is_full(self) -> bool:
         return len(self._out) > UNSENT_LIMIT
 
+    def _joined(self, messages: list[Message]) -> Iterable[Message]:
+        """The messages as they are handed over."""
+        return messages
+
     async def _write(self, send: Send) -> None:
         """Hand over what is queued, until the connection is over."""
         while True:
             await self._ready.wait()
             self._ready.clear()
             out, self._out = self._out, []
-            for message in out:
+            for message in self._joined(out):
                 await send(message)
                 self._taken += 1
                 if self._is_last(message):

@@ -6,10 +6,11 @@ WebSocket; what waits for it here is bounded.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote_plus
 
-from dispatch.server.asgi_connection import Receive, Scope, Send
+from dispatch.server.asgi_connection import Message, Receive, Scope, Send
 from dispatch.server.http_request import LOG_HEADER, HttpConnection, header
 from dwp_core.http_events import FEATURES, STREAM_TYPE, EventStreamSession
 from dwp_core.http_rpc import JSON_TYPE
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 UNSENT_BYTES = 256 * 1024
 """What may wait for one reader here; beyond that its events stay in the log."""
+
+PIECE = 64 * 1024
+"""Bytes that are handed over at once, about: an ASGI server takes what it is given, and waits only before the next."""
 
 _HIDDEN = b"***"
 
@@ -52,7 +56,9 @@ class EventStreamConnection(HttpConnection):
                 (LOG_HEADER, self.server.hub.log.encode()),
             ]
             self._start(STREAM_TYPE if streaming else JSON_TYPE, self.server.config.features & FEATURES, more)
-        self._put(b"".join(messages), more=streaming)
+        # Not joined yet: until they are handed over, the events are the same bytes for all readers.
+        for message in messages:
+            self._put(message, more=streaming)
 
     def close_transport(self, code: int, reason: str) -> None:
         if not self._closing:
@@ -64,6 +70,25 @@ class EventStreamConnection(HttpConnection):
 
     def _is_full(self) -> bool:
         return super()._is_full() or self._unsent > UNSENT_BYTES
+
+    def _joined(self, messages: list[Message]) -> Iterable[Message]:
+        """Events in pieces of some size: not many small ones, and none that an ASGI server would have to keep."""
+        events: list[bytes] = []
+        size = 0
+        for message in messages:
+            if message.get("more_body"):
+                events.append(message["body"])
+                size += len(message["body"])
+                if size < PIECE:
+                    continue
+            if events:
+                yield {"type": "http.response.body", "body": b"".join(events), "more_body": True}
+                events.clear()
+                size = 0
+            if not message.get("more_body"):
+                yield message
+        if events:
+            yield {"type": "http.response.body", "body": b"".join(events), "more_body": True}
 
 
 async def stream(server: DispatchServer, scope: Scope, receive: Receive, send: Send) -> None:
