@@ -215,6 +215,10 @@ class RpcSession(HttpSession):
         self._load.add(self.identity)
         self._counted = True
 
+    def _refuse_login(self, code: int, message: str, details: str = "") -> None:
+        correl_id = "" if self._frame is None else self._frame.id
+        self._send_error(correl_id, DispatchError(message, code=code, details=details))
+
     def _state_is_over(self) -> None:
         if self.state is states.DRAINING:
             # No 503: that would say that it was not carried out.

@@ -221,7 +221,8 @@ def test_an_unknown_key_is_401() -> None:
     exchange.send({"id": "1", "type": "request", "method": "stats"})
     exchange.token()
     exchange.session.reject(now=0.0)
-    assert exchange.refusal() == (401, "authentication failed")
+    status, frame = exchange.answer()
+    assert (status, frame["correl_id"], frame["error"]["message"]) == (401, "1", "authentication failed")
 
 
 def test_a_missing_scope_is_403() -> None:

@@ -7,13 +7,16 @@ import json
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from dispatch.server.server import default_config
 from dwp_core.codec import get_codec
 from dwp_core.frames import DEFAULT_LIMITS
+from tests.live import serving
 from tests.server.http_serving import serving_http
 from tests.server.serving import KEYS, noop, registry_of
 
@@ -257,6 +260,13 @@ def test_a_running_job_is_cancelled_over_http() -> None:
             go_on.set()
 
     run(program)
+
+
+def test_dispatch_serve_offers_it(tmp_path: Path) -> None:
+    with serving(db=tmp_path / "d.db") as live, httpx.Client() as client:
+        frame = {"id": "1", "type": "request", "method": "stats"}
+        response = client.post(f"http://127.0.0.1:{live.port}/dwp/rpc", json=frame)
+        assert (response.status_code, response.json()["data"]["connections"]) == (200, 1)
 
 
 def test_no_key_reaches_a_log(caplog: pytest.LogCaptureFixture) -> None:

@@ -10,12 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from dispatch.server.server import DispatchServer, default_config
 from dispatch.server.sse import UNSENT_BYTES, EventStreamConnection, without_token
 from dispatch.store.sqlite import SqliteStore
 from dwp_core.events import LoggedEvent
+from tests.live import serving
 from tests.server.http_serving import ServedOverHttp, serving_http
 
 PATIENCE = 30.0
@@ -278,6 +280,20 @@ def test_a_server_that_stops_says_so_and_ends_the_streams() -> None:
             assert (await served.refused_stream("?channel=jobs&token=dk_full"))[0] == 503
 
     run(program)
+
+
+def test_dispatch_serve_offers_it_and_ends_streams_when_it_stops(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with serving("--token", "dk_live", db=tmp_path / "d.db") as live:
+        base = f"http://127.0.0.1:{live.port}"
+        query = "channel=jobs&token=dk_live"
+        with httpx.Client(base_url=base) as client, client.stream("GET", f"/dwp/sse?{query}") as stream:
+            lines = stream.iter_lines()
+            assert next(lines) == "retry: 3000"
+            assert live.stop() == 0
+            assert "event: drain" in list(lines)
+    assert "dk_live" not in capfd.readouterr().err
 
 
 def test_no_key_reaches_a_log(caplog: pytest.LogCaptureFixture) -> None:
