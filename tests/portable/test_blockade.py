@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -151,6 +152,8 @@ def test_no_tests_at_all_prove_nothing() -> None:
         "dispatch",
         "dispatch.errors",
         "dispatch.asyncio",
+        "dispatch.trio",
+        "dispatch.sync",
         "dispatch.functions",
         "dispatch.server",
         "dispatch.store",
@@ -161,9 +164,13 @@ def test_a_package_imports_without_msgspec(module: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-TALK = """
-import asyncio, sys
-from dispatch.asyncio import Dispatch
+ALONE = """
+loaded = {name.partition(".")[0] for name in sys.modules if name.endswith(("speedups", "_cmsgpack", "_core"))}
+assert not loaded & {"msgspec", "msgpack", "websockets"}, loaded
+"""
+AWAITED = """
+import sys
+from dispatch.LOOP import Dispatch
 
 async def main():
     async with Dispatch(url=sys.argv[1], format=sys.argv[2]) as client:
@@ -174,11 +181,12 @@ async def main():
             if event.kind == "job.completed":
                 break
         assert (await client.wait(job["job_id"]))["state"] == "completed"
-    loaded = {name.partition(".")[0] for name in sys.modules if name.endswith(("speedups", "_cmsgpack", "_core"))}
-    assert not loaded & {"msgspec", "msgpack", "websockets"}, loaded
-
-asyncio.run(main())
 """
+TALKS = {
+    "asyncio": AWAITED.replace("LOOP", "asyncio") + "import asyncio; asyncio.run(main())" + ALONE,
+    "trio": AWAITED.replace("LOOP", "trio") + "import trio; trio.run(main)" + ALONE,
+    "sync": re.sub("async |await ", "", AWAITED).replace("LOOP", "sync") + "main()" + ALONE,
+}
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +196,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[Live]:
 
 
 @pytest.mark.parametrize("format", ["json", "msgpack"])
-def test_a_client_without_msgspec_talks_to_a_server_that_has_it(server: Live, format: str) -> None:
-    done = python(TALK, server.url, format)
+@pytest.mark.parametrize("binding", TALKS)
+def test_a_client_without_msgspec_talks_to_a_server_that_has_it(
+    server: Live, binding: str, format: str
+) -> None:
+    done = python(TALKS[binding], server.url, format)
     assert done.returncode == 0, done.stderr
