@@ -46,6 +46,7 @@ PAYLOADS: list[Any] = [
 
 
 async def test_a_job_is_enqueued_run_and_read(world: World[Any]) -> None:
+    """It goes in, ends, and is read again: a mapping with attributes, payload decoded, the raw one within reach."""
     async with world.client() as client:
         enqueued = await client.enqueue("send-email", {"to": "user@example.com"}, queue="mail", priority=7)
         assert enqueued == {"job_id": enqueued.job_id, "queue": "mail", "state": "pending"}
@@ -68,6 +69,7 @@ async def test_a_job_is_enqueued_run_and_read(world: World[Any]) -> None:
 
 
 async def test_times_keep_their_nanoseconds(go: World[GoServer]) -> None:
+    """Times are texts as the server wrote them; no digit is lost."""
     async with go.client() as client:
         job = await client.get_job((await client.enqueue("noop")).job_id)
         assert job.created_at.endswith("789Z")
@@ -76,6 +78,7 @@ async def test_times_keep_their_nanoseconds(go: World[GoServer]) -> None:
 
 @pytest.mark.parametrize("payload", PAYLOADS, ids=lambda payload: repr(payload)[:24])
 async def test_payloads_come_back_as_they_went(world: World[Any], payload: Any) -> None:
+    """Any JSON value: every digit of an integer, every character, and null is not absence."""
     async with world.client() as client:
         name = "noop" if world.server.base else "echo"
         enqueued = await client.enqueue(name, {"it": payload})
@@ -87,6 +90,7 @@ async def test_payloads_come_back_as_they_went(world: World[Any], payload: Any) 
 
 
 async def test_a_failure_is_an_outcome(world: World[Any]) -> None:
+    """`wait` returns how it ended; that a function failed is no error of the call."""
     async with world.client() as client:
         outcome = await client.wait((await client.enqueue("always-fails")).job_id)
         assert outcome.state == "failed"
@@ -94,6 +98,7 @@ async def test_a_failure_is_an_outcome(world: World[Any]) -> None:
 
 
 async def test_a_job_that_waits_is_cancelled(world: World[Any]) -> None:
+    """It never runs, and whoever waits for it hears so."""
     async with world.client() as client:
         enqueued = await client.enqueue("hold")
         assert await client.cancel_job(enqueued.job_id) == {"status": "cancelled"}
@@ -102,6 +107,7 @@ async def test_a_job_that_waits_is_cancelled(world: World[Any]) -> None:
 
 
 async def test_a_job_that_has_ended_cannot_be_cancelled(ours: World[OurServer]) -> None:
+    """That is a conflict, 409; the base peer alone says that it succeeded."""
     async with ours.client() as client:
         enqueued = await client.enqueue("noop")
         await client.wait(enqueued.job_id)
@@ -111,6 +117,7 @@ async def test_a_job_that_has_ended_cannot_be_cancelled(ours: World[OurServer]) 
 
 
 async def test_options_of_a_job(ours: World[OurServer]) -> None:
+    """Delay or time, retries, time limit and unique key reach the job; a unique key that holds gives the same job."""
     async with ours.client() as client:
         later = datetime.now(UTC) + timedelta(hours=1)
         delayed = await client.enqueue(
@@ -126,6 +133,7 @@ async def test_options_of_a_job(ours: World[OurServer]) -> None:
 
 
 async def test_options_are_refused_before_a_base_server_could_ignore_them(go: World[GoServer]) -> None:
+    """A delay that a peer does not know would be no delay: the call fails here, and nothing is sent."""
     async with go.client() as client:
         error = await failure_of(lambda: client.enqueue("noop", delay=5))
         assert isinstance(error, UnsupportedError)
@@ -136,6 +144,7 @@ async def test_options_are_refused_before_a_base_server_could_ignore_them(go: Wo
 
 
 async def test_an_idempotency_key_makes_one_job_of_two_calls(ours: World[OurServer]) -> None:
+    """The same key and data is the same job; the same key and other data is a conflict."""
     async with ours.client() as client:
         first = await client.enqueue("noop", 1, idempotency_key="k")
         second = await client.enqueue("noop", 1, idempotency_key="k")
@@ -145,6 +154,7 @@ async def test_an_idempotency_key_makes_one_job_of_two_calls(ours: World[OurServ
 
 
 async def test_several_jobs_are_enqueued_at_once(ours: World[OurServer]) -> None:
+    """All of them, or none and an error."""
     async with ours.client() as client:
         jobs = [{"name": "noop", "payload": n} for n in range(3)] + [{"name": "noop", "delay": 60}]
         answer = await client.enqueue_many(jobs)
@@ -155,6 +165,7 @@ async def test_several_jobs_are_enqueued_at_once(ours: World[OurServer]) -> None
 
 
 async def test_jobs_are_listed_by_pages(ours: World[OurServer]) -> None:
+    """Newest first, by state, queue and name; the cursor of a page asks for the next, and the last has none."""
     async with ours.client() as client:
         ids = [(await client.enqueue("noop", n, queue="q", delay=60)).job_id for n in range(3)]
         page = await client.list_jobs(queue="q", state="pending", name="noop", limit=2)
@@ -166,6 +177,7 @@ async def test_jobs_are_listed_by_pages(ours: World[OurServer]) -> None:
 
 
 async def test_a_dead_letter_is_listed_and_replayed(ours: World[OurServer]) -> None:
+    """What has failed for good is there with its payload, and runs again as a new job."""
     async with ours.client() as client:
         failed = await client.enqueue("always-fails", {"a": 1})
         await client.wait(failed.job_id)
@@ -180,6 +192,7 @@ async def test_a_dead_letter_is_listed_and_replayed(ours: World[OurServer]) -> N
 
 
 async def test_workflows_on_a_base_server(go: World[GoServer]) -> None:
+    """A run is started, read, and its timeline told; step results that are not JSON stay bytes."""
     async with go.client() as client:
         run = await client.start_workflow("order-pipeline", {"order_id": "ORD-001"})
         assert (run["run_id"], run.name, run.state) == (run.run_id, "order-pipeline", "completed")
@@ -198,6 +211,7 @@ async def test_workflows_on_a_base_server(go: World[GoServer]) -> None:
 
 
 async def test_every_method_that_a_server_does_not_have_is_answered_405(world: World[Any]) -> None:
+    """`UnsupportedError` with the code 405, whether the server says so or the client knows it."""
     async with world.client() as client:
         calls = [
             lambda: client.cancel_workflow(NO_RUN),
@@ -223,6 +237,7 @@ async def test_every_method_that_a_server_does_not_have_is_answered_405(world: W
 
 
 async def test_stats_ping_and_any_method_by_name(world: World[Any]) -> None:
+    """`call` asks for any method and gives its data as they are."""
     async with world.client() as client:
         assert "broker" in await client.stats()
         assert 0 < await client.ping() < 30
@@ -232,6 +247,7 @@ async def test_stats_ping_and_any_method_by_name(world: World[Any]) -> None:
 
 
 async def test_a_thousand_calls_at_once(world: World[Any]) -> None:
+    """Each gets its own answer, whatever order they come in."""
     async with world.client() as client:
         answers = await gather(*[lambda n=n: client.enqueue("noop", n, queue="nobody") for n in range(1000)])
         assert len({answer.job_id for answer in answers}) == 1000
@@ -240,6 +256,7 @@ async def test_a_thousand_calls_at_once(world: World[Any]) -> None:
 
 
 async def test_errors_have_classes_codes_and_messages(world: World[Any]) -> None:
+    """An error is caught by its class, by the builtin that it also is, or told by its code."""
     async with world.client() as client:
         missing = await failure_of(lambda: client.get_job(NO_JOB))
         assert isinstance(missing, NotFoundError)
@@ -262,6 +279,7 @@ async def test_errors_have_classes_codes_and_messages(world: World[Any]) -> None
 
 
 async def test_wrong_arguments_are_refused_before_anything_is_sent(go: World[GoServer]) -> None:
+    """The message names the argument; the connection does not notice."""
     async with go.client() as client:
         payloads = [
             float("nan"), float("inf"), b"bytes", {1, 2}, {1: "a"}, object(), "\ud800", {"a": [{"b": 1j}]},
@@ -310,6 +328,7 @@ async def test_wrong_arguments_are_refused_before_anything_is_sent(go: World[GoS
 
 
 async def test_a_payload_at_the_limit_passes_and_one_over_it_is_an_error(world: World[Any]) -> None:
+    """8 MiB to the byte. One more is 413, and the connection lives on."""
     key = "" if world.server.base else ',"idempotency_key":"k"'  # which base peers do not take
     room = DEFAULT_LIMITS.payload - len(f'{{"name":"noop","payload":"","queue":"nobody"{key}}}')
     async with world.client() as client:
@@ -323,6 +342,7 @@ async def test_a_payload_at_the_limit_passes_and_one_over_it_is_an_error(world: 
 
 
 async def test_a_call_has_a_time(world: World[Any]) -> None:
+    """`timeout=` of a call ends the waiting, with the builtin's TimeoutError, 408; the job goes on."""
     async with world.client() as client:
         job = await client.enqueue("hold")
         error = await failure_of(lambda: client.wait(job.job_id, timeout=0.05))
@@ -334,6 +354,7 @@ async def test_a_call_has_a_time(world: World[Any]) -> None:
 
 
 async def test_any_number_of_tasks_wait_for_one_job(world: World[Any]) -> None:
+    """All of them are told."""
     async with world.client() as client:
         job = await client.enqueue("hold")
         world.server.release()

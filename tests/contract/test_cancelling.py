@@ -126,6 +126,7 @@ async def test_timing_out_any_call_leaves_the_connection_healthy(world: World[An
 async def test_a_call_that_is_given_up_after_any_time_leaves_the_connection_healthy(
     world: World[Any],
 ) -> None:
+    """Not by turns of the loop but by time: from none to some milliseconds."""
     async with world.client() as client:
         session = client.session_id
         for microseconds in (0, 1, 10, 100, 1000, 3000):

@@ -65,6 +65,7 @@ async def error_of_connecting(client: Client, state: str, meanwhile: Calling) ->
 
 
 async def test_a_client_is_used_between_connect_and_close_only(world: World[Any]) -> None:
+    """Before and after, every call says what to do instead; a client is connected once."""
     client = world.client()
     assert (client.state, client.session_id) == ("idle", None)
     for moment in ("before", "after"):
@@ -85,6 +86,7 @@ async def test_a_client_is_used_between_connect_and_close_only(world: World[Any]
 
 
 async def test_closing_again_and_closing_what_was_never_connected_does_nothing(world: World[Any]) -> None:
+    """`close` may be called at any time, any number of times."""
     client = world.client()
     await client.close()
     async with client:
@@ -94,6 +96,7 @@ async def test_closing_again_and_closing_what_was_never_connected_does_nothing(w
 
 
 async def test_any_number_of_tasks_close_at_once(world: World[Any]) -> None:
+    """Each returns when it is over."""
     client = world.client()
     await client.connect()
     await gather(*[client.close for _ in range(5)])
@@ -101,6 +104,7 @@ async def test_any_number_of_tasks_close_at_once(world: World[Any]) -> None:
 
 
 async def test_a_server_sees_an_orderly_end(world: World[Any]) -> None:
+    """With the block the connection ends, by a closing handshake."""
     async with world.client() as client:
         await client.ping()
         assert world.server.connections() == 1
@@ -111,6 +115,7 @@ async def test_a_server_sees_an_orderly_end(world: World[Any]) -> None:
 
 
 async def test_calls_in_flight_end_when_the_client_is_closed(world: World[Any]) -> None:
+    """With `ClosedError`, all of them, at once."""
     client = world.client()
     await client.connect()
     job = await client.enqueue("hold")
@@ -144,6 +149,7 @@ async def test_a_draining_close_waits_for_the_answers(world: World[Any], relay: 
 
 
 async def test_a_draining_close_does_not_wait_longer_than_told(world: World[Any]) -> None:
+    """Then what still waits ends with `ClosedError`; a `drain` that is no time is refused."""
     client = world.client()
     await client.connect()
     job = await client.enqueue("hold")
@@ -154,6 +160,7 @@ async def test_a_draining_close_does_not_wait_longer_than_told(world: World[Any]
 
 
 async def test_closing_again_does_not_wait_for_answers_any_more(world: World[Any]) -> None:
+    """A second `close` means now."""
     client = world.client()
     await client.connect()
     job = await client.enqueue("hold")
@@ -170,6 +177,8 @@ async def test_closing_again_does_not_wait_for_answers_any_more(world: World[Any
 
 
 async def test_close_while_connecting(binding: Binding) -> None:
+    """The peer says nothing; `connect` raises `ClosedError`, and `close` waits for nothing."""
+
     async def silent(visit: Visit) -> None:
         await visit.until_gone()
 
@@ -181,6 +190,8 @@ async def test_close_while_connecting(binding: Binding) -> None:
 
 
 async def test_close_while_the_login_is_under_way(binding: Binding) -> None:
+    """As while connecting."""
+
     async def never_lets_in(visit: Visit) -> None:
         await visit.upgrade()
         await visit.hear()
@@ -193,6 +204,7 @@ async def test_close_while_the_login_is_under_way(binding: Binding) -> None:
 
 
 async def test_close_while_there_is_no_connection(world: World[Any], relay: Relay) -> None:
+    """Between two attempts: calls that waited end, subscriptions just end."""
     client = world.client(max_retries=0)
     await client.connect()
     subscription = await client.subscribe("jobs")
@@ -228,6 +240,7 @@ async def test_close_while_it_is_connecting_again(binding: Binding) -> None:
 
 
 async def test_close_at_a_peer_that_does_not_answer_it(world: World[Any], relay: Relay) -> None:
+    """The network is stuck, with 5 MB on their way: `close_timeout` is the end of it."""
     client = world.client({"close_timeout": 0.05})
     await client.connect()
     await in_thread(relay.stall)
@@ -238,6 +251,7 @@ async def test_close_at_a_peer_that_does_not_answer_it(world: World[Any], relay:
 
 @with_cancellation
 async def test_a_close_that_is_cancelled_closes_all_the_same(world: World[Any], relay: Relay) -> None:
+    """Nothing is left half closed, whoever loses patience."""
     client = world.client({"close_timeout": 0.05})
     await client.connect()
     await in_thread(relay.stall)
@@ -250,6 +264,7 @@ async def test_a_close_that_is_cancelled_closes_all_the_same(world: World[Any], 
 
 
 async def test_a_run_over_a_connection_of_its_own_ends_with_its_client(go: World[GoServer]) -> None:
+    """The call that started it ends with an error; the run may go on."""
     client = go.client()
     await client.connect()
     events = await client.subscribe("workflows")

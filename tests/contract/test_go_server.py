@@ -43,6 +43,7 @@ def recorded(codec: str) -> list[Any]:
 
 @pytest.mark.parametrize("path", [*recorded("json"), *recorded("msgpack")])
 def test_it_answers_as_the_recorded_server_did(path: Path) -> None:
+    """What every scenario at "the existing server" rests on."""
     head, *lines = [json.loads(line) for line in path.read_text().splitlines()]
     credits = 6 if head["name"] == "credits_run_out" else 1000
     with GoServer(credits=credits) as server, connect(server.url, compression=None) as client:

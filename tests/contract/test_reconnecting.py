@@ -43,6 +43,7 @@ def go_relay(go: World[GoServer]) -> Iterator[Relay]:
 async def test_no_event_is_lost_and_none_comes_twice_however_often_the_network_fails(
     ours: World[OurServer], our_relay: Relay
 ) -> None:
+    """Eight cuts in sixty jobs: what two subscribers saw is what the server kept."""
     async with ours.client(**FOREVER) as client:
         subscription, other = await client.subscribe("jobs"), await client.subscribe("queue:default")
 
@@ -68,6 +69,7 @@ async def test_no_event_is_lost_and_none_comes_twice_however_often_the_network_f
 async def test_subscriptions_go_on_after_a_reconnect_to_a_base_server(
     go: World[GoServer], go_relay: Relay
 ) -> None:
+    """All of them, before anybody can see that there is a connection again."""
     async with go.client(**FOREVER) as client:
         jobs, runs = await client.subscribe("jobs"), await client.subscribe("workflows")
         for _ in range(3):
@@ -80,6 +82,7 @@ async def test_subscriptions_go_on_after_a_reconnect_to_a_base_server(
 
 
 async def test_another_event_log_is_told_as_a_gap(ours: World[OurServer], our_relay: Relay) -> None:
+    """Another server took over, with another history: nobody may think that nothing was missed."""
     async with ours.client(**FOREVER) as client:
         subscription = await client.subscribe("jobs")
         await client.enqueue("noop")
@@ -97,6 +100,7 @@ async def test_another_event_log_is_told_as_a_gap(ours: World[OurServer], our_re
 async def test_a_subscription_made_while_there_is_no_connection_is_confirmed_by_the_next(
     world: World[Any], relay: Relay
 ) -> None:
+    """It waits, as calls do."""
     async with world.client(**FOREVER) as client:
         await in_thread(relay.go_down)
         subscription = client.subscribe("jobs")
@@ -111,6 +115,7 @@ async def test_a_subscription_made_while_there_is_no_connection_is_confirmed_by_
 
 
 async def test_reads_are_sent_again(world: World[Any], relay: Relay) -> None:
+    """To ask twice does no harm, so nobody hears of it."""
     async with world.client(**FOREVER) as client:
         job = await client.enqueue("noop")
         await in_thread(relay.stall)
@@ -129,6 +134,7 @@ async def test_reads_are_sent_again(world: World[Any], relay: Relay) -> None:
 
 
 async def test_an_enqueue_whose_answer_is_lost_happens_once(ours: World[OurServer], our_relay: Relay) -> None:
+    """It is sent again with the idempotency key that it had from the start: as many jobs as calls."""
     async with ours.client(**FOREVER) as client:
         ids: list[str] = []
 
@@ -147,6 +153,7 @@ async def test_an_enqueue_whose_answer_is_lost_happens_once(ours: World[OurServe
 
 
 async def test_what_a_base_server_may_have_done_is_unknown(go: World[GoServer], go_relay: Relay) -> None:
+    """It knows no keys, and has done what it was asked when the answer is lost: `OutcomeUnknown`, at once."""
     async with go.client(**FOREVER) as client:
         job = await client.enqueue("hold")
         heard = len(go.server.heard)
@@ -169,6 +176,7 @@ async def test_what_a_base_server_may_have_done_is_unknown(go: World[GoServer], 
 
 
 async def test_what_was_never_sent_waits_for_the_next_connection(world: World[Any], relay: Relay) -> None:
+    """Nothing can have happened, so nothing is unknown."""
     async with world.client(**FOREVER) as client:
         await in_thread(relay.go_down)
         await in_thread(relay.wait_for_connection)  # the first one
@@ -188,6 +196,7 @@ async def test_what_was_never_sent_waits_for_the_next_connection(world: World[An
 
 
 async def test_a_call_that_cannot_be_sent_in_time_says_why(world: World[Any], relay: Relay) -> None:
+    """ "Could not be sent" and where, not "no answer"."""
     async with world.client(**FOREVER) as client:
         await in_thread(relay.go_down)
         await in_thread(relay.wait_for_connection)
@@ -201,6 +210,7 @@ async def test_a_call_that_cannot_be_sent_in_time_says_why(world: World[Any], re
 
 
 async def test_a_wait_goes_on_over_a_reconnect(world: World[Any], relay: Relay) -> None:
+    """`wait` asks again by itself."""
     async with world.client(**FOREVER) as client:
         job = await client.enqueue("hold")
         outcomes: list[Any] = []
@@ -221,6 +231,7 @@ async def test_a_wait_goes_on_over_a_reconnect(world: World[Any], relay: Relay) 
 
 
 async def test_it_gives_up_after_max_retries_and_everyone_hears_why(world: World[Any], relay: Relay) -> None:
+    """Calls and subscriptions raise what went wrong; the client is closed and says because of what."""
     client = world.client(max_retries=3)
     await client.connect()
     job = await client.enqueue("hold")
@@ -247,6 +258,7 @@ async def test_it_gives_up_after_max_retries_and_everyone_hears_why(world: World
 
 
 async def test_it_does_not_reconnect_where_it_is_told_not_to(world: World[Any], relay: Relay) -> None:
+    """`reconnect=False`: the first loss is the end."""
     client = world.client(reconnect=False)
     await client.connect()
     subscription = await client.subscribe("jobs")
@@ -260,6 +272,7 @@ async def test_it_does_not_reconnect_where_it_is_told_not_to(world: World[Any], 
 async def test_a_login_that_is_refused_after_a_reconnect_is_the_end(
     world: World[Any], relay: Relay, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """No retry mends it; it is an `AuthError` to everyone, and one line in the log without the token."""
     tokens = iter(["dk_full", "dk_revoked"])
     client = world.client(token=lambda: next(tokens), **FOREVER)
     await client.connect()
@@ -276,6 +289,7 @@ async def test_a_login_that_is_refused_after_a_reconnect_is_the_end(
 
 
 async def test_a_server_that_is_not_there_yet_is_waited_for(world: World[Any], relay: Relay) -> None:
+    """`wait_for_server=` tries the first connection again for so long."""
     await in_thread(relay.go_down)
     async with anyio.create_task_group() as group:
 
@@ -291,6 +305,7 @@ async def test_a_server_that_is_not_there_yet_is_waited_for(world: World[Any], r
 
 
 async def test_without_waiting_one_attempt_is_made(world: World[Any], relay: Relay) -> None:
+    """And what went wrong is raised."""
     await in_thread(relay.go_down)
     assert isinstance(await failure_of(world.client().connect), ConnectionError)
     assert relay.accepted == 1
@@ -299,6 +314,7 @@ async def test_without_waiting_one_attempt_is_made(world: World[Any], relay: Rel
 async def test_a_server_that_is_restarted_is_followed_without_an_error(
     ours: World[OurServer], our_relay: Relay
 ) -> None:
+    """In the middle of twenty calls: each happens once, none fails, and no event is lost."""
     async with ours.client(**FOREVER) as client:
         subscription = await client.subscribe("jobs")
         jobs: list[Any] = []
@@ -327,6 +343,7 @@ async def test_a_server_that_is_restarted_is_followed_without_an_error(
 async def test_a_server_that_is_killed_and_comes_back_has_lost_nothing(
     binding: Binding, codec: str, tmp_path: Path
 ) -> None:
+    """With SIGKILL, in a process of its own: what it had confirmed is there, once, and so is every event."""
     app, db = "dispatch.cli.demo_app", tmp_path / "dispatch.db"
     with serving(app, "--queues", "nobody", db=db) as first, Relay(first.url) as relay:
         world: World[None] = World(None, binding, codec, relay.url)

@@ -89,6 +89,7 @@ async def reads_nothing(visit: Visit) -> None:
     ],
 )  # fmt: skip
 async def test_what_is_no_websocket_server_is_named(binding: Binding, manners: Manners, why: str) -> None:
+    """The message says what it answered instead, and where."""
     error = await connecting_fails(binding, manners)
     assert isinstance(error, ConnectionError)
     with pytest.raises(ConnectionError, match=f"cannot connect to .*({why})"):
@@ -97,6 +98,7 @@ async def test_what_is_no_websocket_server_is_named(binding: Binding, manners: M
 
 @pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden"])
 async def test_a_proxy_that_refuses_is_an_auth_error(binding: Binding, status: str) -> None:
+    """401 and 403 are fatal before the upgrade too."""
     error = await connecting_fails(binding, answers(status))
     assert isinstance(error, AuthError)
     assert error.code == int(status[:3])
@@ -104,12 +106,14 @@ async def test_a_proxy_that_refuses_is_an_auth_error(binding: Binding, status: s
 
 @pytest.mark.parametrize("manners", [stays_silent, reads_nothing], ids=["silent", "reads nothing"])
 async def test_a_peer_that_never_answers_the_upgrade_is_given_up(binding: Binding, manners: Manners) -> None:
+    """Within `connect_timeout`, whether it reads or not."""
     error = await connecting_fails(binding, manners, **SHORT)
     assert isinstance(error, ConnectionError)
     assert "within 0.1 s" in str(error)
 
 
 async def test_an_unreachable_port_is_named(binding: Binding) -> None:
+    """503, "refused", and the address."""
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         url = f"ws://127.0.0.1:{listener.getsockname()[1]}/dwp"
     error = await failure_of(visitor(binding, url).client().connect)
@@ -120,6 +124,7 @@ async def test_an_unreachable_port_is_named(binding: Binding) -> None:
 
 
 async def test_an_unknown_host_is_named(binding: Binding) -> None:
+    """It is in the message."""
     error = await failure_of(visitor(binding, "ws://no-such-host.invalid/dwp").client().connect)
     assert isinstance(error, ConnectionError)
     assert "no-such-host.invalid" in str(error)
@@ -129,6 +134,8 @@ async def test_an_unknown_host_is_named(binding: Binding) -> None:
 
 
 async def test_a_peer_that_never_answers_the_login_is_given_up(binding: Binding) -> None:
+    """Within `connect_timeout`, which counts from the first packet."""
+
     async def never(visit: Visit) -> None:
         await visit.upgrade()
         await visit.until_gone()
@@ -145,6 +152,8 @@ async def test_a_peer_that_never_answers_the_login_is_given_up(binding: Binding)
 async def test_a_peer_that_answers_the_login_with_nonsense_does_not_speak_dwp(
     binding: Binding, answer: bytes
 ) -> None:
+    """The error says so, and no further attempt is made."""
+
     async def nonsense(visit: Visit) -> None:
         await visit.upgrade()
         await visit.hear()
@@ -157,6 +166,7 @@ async def test_a_peer_that_answers_the_login_with_nonsense_does_not_speak_dwp(
 
 
 async def test_a_wrong_token_is_refused(world: World[Any]) -> None:
+    """`AuthError`, 401; the message does not repeat the token."""
     client = world.client(token="dk_wrong")
     error = await failure_of(client.connect)
     assert isinstance(error, AuthError)
@@ -167,6 +177,7 @@ async def test_a_wrong_token_is_refused(world: World[Any]) -> None:
 
 
 async def test_a_wrong_token_is_tried_once_only(go: World[GoServer]) -> None:
+    """Also by a client that would wait for the server."""
     client = go.client(token="dk_wrong", wait_for_server=30)
     assert isinstance(await failure_of(client.connect), AuthError)
 
@@ -190,6 +201,8 @@ async def test_a_half_open_connection_is_found_out(binding: Binding) -> None:
 
 
 async def test_a_peer_that_stops_reading_is_found_out(binding: Binding) -> None:
+    """A write without progress for `stall_timeout` is the end of the connection, and of the calls on it."""
+
     async def stops_reading(visit: Visit) -> None:
         await visit.let_in()
         await visit.forever()
@@ -226,6 +239,8 @@ async def test_calls_to_a_peer_that_stops_reading_run_out_of_time(binding: Bindi
 
 
 async def test_a_peer_that_asks_and_asks_and_reads_no_answer_is_left(binding: Binding) -> None:
+    """What is owed to it is bounded."""
+
     async def asks_and_asks(visit: Visit) -> None:
         await visit.let_in()
         await visit.reader.read(1)  # the large message has begun
@@ -261,6 +276,8 @@ async def test_a_peer_that_asks_and_asks_and_reads_no_answer_is_left(binding: Bi
 async def test_a_peer_that_breaks_the_rules_is_left_with_a_reason(
     binding: Binding, violation: bytes, why: str
 ) -> None:
+    """The close code and the rule are in the error of every call that waited."""
+
     async def violates(visit: Visit) -> None:
         await visit.let_in()
         await visit.hear()
@@ -279,6 +296,7 @@ async def test_a_peer_that_breaks_the_rules_is_left_with_a_reason(
 async def test_what_answers_nothing_here_is_left_out(
     binding: Binding, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Answers to nobody, events for nobody, requests to a client: logged or refused, and the next answer counts."""
     caplog.set_level("INFO")
 
     async def talks_too_much(visit: Visit) -> None:
@@ -304,6 +322,8 @@ async def test_what_answers_nothing_here_is_left_out(
 
 
 async def test_an_answer_that_cannot_be_read_is_an_error_of_the_connection(binding: Binding) -> None:
+    """Of that one call; the others get theirs."""
+
     async def answers_oddly(visit: Visit) -> None:
         await visit.let_in()
         for data in ('"text"', "[1e999]", '{"a":"\\ud800"}', "[" * 200 + "]" * 200, "null", '{"jobs":7}'):
@@ -322,6 +342,8 @@ async def test_an_answer_that_cannot_be_read_is_an_error_of_the_connection(bindi
 
 
 async def test_a_server_that_accepts_and_closes_is_not_hammered(binding: Binding) -> None:
+    """Attempts that got as far as the login count too, until a connection has stood for a while."""
+
     async def lets_in_and_hangs_up(visit: Visit) -> None:
         await visit.let_in()
 

@@ -94,6 +94,7 @@ async def while_jobs_run(world: World[Any], program: Callable[[], Awaitable[Any]
 
 
 async def test_the_quick_start_runs(world: World[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    """The first program that anybody types."""
     await while_jobs_run(world, lambda: run(QUICK_START, world))
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("job_")
@@ -104,12 +105,14 @@ async def test_the_quick_start_runs(world: World[Any], capsys: pytest.CaptureFix
 
 
 async def test_a_client_is_opened_and_closed_by_hand(world: World[Any]) -> None:
+    """`connect()` and `close()` without a block."""
     names = await run(BY_HAND, world)
     assert names["session_id"].startswith("ws_")
     assert names["client"].state == "closed"
 
 
 async def test_a_subscription_is_left_from_inside_its_loop(world: World[Any]) -> None:
+    """`unsubscribe()`, then `break`; the client goes on."""
     async with world.client() as client:
         await while_jobs_run(world, lambda: run(UNSUBSCRIBING, world, client=client, should_stop=True))
         assert (await client.ping()) > 0
@@ -118,6 +121,7 @@ async def test_a_subscription_is_left_from_inside_its_loop(world: World[Any]) ->
 async def test_an_error_has_a_code_and_says_what_is_wrong(
     world: World[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """`except DispatchError as e: e.code`."""
     async with world.client() as client:
         await run(ERRORS, world, client=client)
     said = capsys.readouterr().out
@@ -129,6 +133,7 @@ async def test_an_error_has_a_code_and_says_what_is_wrong(
 
 
 async def test_a_job_has_options(world: World[Any]) -> None:
+    """As arguments of `enqueue`."""
     async with world.client() as client:
         job = (await run(OPTIONS, world, client=client))["job"]
         assert (job["queue"], job.queue) == ("mail", "mail")
@@ -136,6 +141,7 @@ async def test_a_job_has_options(world: World[Any]) -> None:
 
 
 async def test_a_run_is_watched_to_its_end(go: World[Any]) -> None:
+    """`watch` takes a run as it takes a job."""
     async with go.client() as client:
         names = await run(WATCHING, go, client=client)
         assert names["run"]["state"] == "completed"

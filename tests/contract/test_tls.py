@@ -43,12 +43,14 @@ async def lets_in_and_answers(visit: Visit) -> None:
 
 
 async def test_calls_go_over_tls(binding: Binding, authority: trustme.CA, secure: ssl.SSLContext) -> None:
+    """With a context of the caller's own; large ones too."""
     with RoughPeer(lets_in_and_answers, secure=secure) as peer:
         async with visitor(binding, peer).client({"close_timeout": 0.1}, ssl=trusting(authority)) as client:
             assert (await client.call("echo", "x" * 300_000))["data"] == "x" * 300_000
 
 
 async def test_a_certificate_that_is_not_trusted_is_fatal(binding: Binding, secure: ssl.SSLContext) -> None:
+    """It is named, and no retry is made."""
     with RoughPeer(lets_in_and_answers, secure=secure) as peer:
         client = visitor(binding, peer).client(wait_for_server=30)
         error = await failure_of(client.connect)
@@ -59,6 +61,7 @@ async def test_a_certificate_that_is_not_trusted_is_fatal(binding: Binding, secu
 
 
 async def test_a_certificate_for_another_name_is_fatal(binding: Binding, authority: trustme.CA) -> None:
+    """The message names the name."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("example.com").configure_cert(context)
     with RoughPeer(lets_in_and_answers, secure=context) as peer:
@@ -68,6 +71,8 @@ async def test_a_certificate_for_another_name_is_fatal(binding: Binding, authori
 
 
 async def test_tls_to_a_plain_port_is_named(binding: Binding) -> None:
+    """A `wss:` address where `ws:` would be right."""
+
     async def answers_in_plain_text(visit: Visit) -> None:
         await visit.reader.read(1)
         await visit.say(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -80,6 +85,7 @@ async def test_tls_to_a_plain_port_is_named(binding: Binding) -> None:
 
 
 async def test_a_plain_connection_to_a_tls_port_is_named(binding: Binding, secure: ssl.SSLContext) -> None:
+    """And the other way round."""
     with RoughPeer(lets_in_and_answers, secure=secure) as peer:
         url = peer.url.replace("wss:", "ws:")
         error = await failure_of(visitor(binding, url).client().connect)
@@ -88,6 +94,7 @@ async def test_a_plain_connection_to_a_tls_port_is_named(binding: Binding, secur
 
 
 async def test_a_tls_context_for_a_plain_address_is_refused(binding: Binding) -> None:
+    """When the client is made: nobody should think that it was used."""
     with pytest.raises(InvalidRequest, match="wss"):
         visitor(binding, "ws://127.0.0.1/dwp").client(ssl=ssl.create_default_context())
     with pytest.raises(InvalidRequest, match="SSLContext"):

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_token_is_asked_for_anew_for_each_attempt(go: World[GoServer]) -> None:
+    """Of a function, or of a coroutine function where calls are awaited."""
     asked: list[str] = []
 
     def plain() -> str:
@@ -41,6 +42,7 @@ async def test_a_token_is_asked_for_anew_for_each_attempt(go: World[GoServer]) -
     [(KeyError("no token today"), 1), (OSError("the vault is away"), 3), (5, 1), (None, 1)],
 )
 async def test_a_token_that_cannot_be_had_is_said(go: World[GoServer], problem: Any, tries: int) -> None:
+    """An OSError is an attempt that has failed, and may be tried again; anything else is fatal."""
     asked = 0
 
     def token() -> Any:
@@ -67,6 +69,7 @@ async def test_a_token_that_cannot_be_had_is_said(go: World[GoServer], problem: 
 async def test_no_log_line_and_no_repr_shows_a_token(
     world: World[Any], caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Nor does an error, right or wrong as the token may be, in the address or beside it."""
     caplog.set_level("DEBUG")
     url = f"{world.url}?key=dk_full"
     for token in ("dk_full", "dk_wrong"):
