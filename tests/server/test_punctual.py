@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from typing import Any
 
 import pytest
 import uvicorn
@@ -24,10 +25,12 @@ SPAN = 0.05
 class _Listening(uvicorn.Server):
     """uvicorn in the test's loop, which says when it listens and leaves signals alone."""
 
-    def __init__(self, server: DispatchServer) -> None:
+    def __init__(self, server: DispatchServer, application: Any = None) -> None:
         http, ws = punctual_http(SPAN), uvicorn_protocol(server)
         super().__init__(
-            uvicorn.Config(app(server), port=0, http=http, ws=ws, log_config=None, lifespan="on")
+            uvicorn.Config(
+                application or app(server), port=0, http=http, ws=ws, log_config=None, lifespan="auto"
+            )
         )
         self.ready = asyncio.Event()
 
@@ -95,3 +98,27 @@ def test_a_connection_that_speaks_websocket_is_left_alone() -> None:
             assert (await client.ask("stats"))["connections"] == 1
 
     run(program)
+
+
+def test_a_peer_that_never_takes_its_answer_is_closed() -> None:
+    async def much(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"x" * 50_000_000})
+
+    async def main() -> None:
+        http = _Listening(DispatchServer(MemoryStore()), much)
+        serving = asyncio.ensure_future(http.serve())
+        await http.ready.wait()
+        port = http.servers[0].sockets[0].getsockname()[1]
+        # It reads nothing: its socket is not given to the loop.
+        with socket.create_connection(("127.0.0.1", port)) as peer:
+            peer.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            while not http.server_state.connections:
+                await asyncio.sleep(0.001)
+            while http.server_state.connections:
+                await asyncio.sleep(0.001)
+        http.should_exit = True
+        await serving
+
+    asyncio.run(asyncio.wait_for(main(), PATIENCE))
