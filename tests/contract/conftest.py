@@ -19,8 +19,9 @@ from tests.contract.relay import Relay
 from tests.contract.threads import PATIENCE
 from tests.contract.world import World, bounded
 
-HEARTBEAT = 3 * PATIENCE
-"""Seconds. In a scenario that does not ask for it no heartbeat comes to help what was forgotten until then."""
+UNHURRIED = 3 * PATIENCE
+"""Seconds until a timer comes that a scenario does not ask for: none helps what was forgotten until then."""
+TIMES = {"heartbeat": UNHURRIED, "connect_timeout": UNHURRIED, "stall_timeout": UNHURRIED}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -51,16 +52,15 @@ def our_world(binding: Binding, codec: str, folder: Path, **settings: Any) -> It
     """At our server; each store with each binding and with each codec."""
     in_memory = (BINDINGS.index(binding) % 2 == 0) == (codec == "json")
     store = MemoryStore() if in_memory else SqliteStore(folder / "dispatch.db")
-    with closing(store), OurServer(store, **{"heartbeat": HEARTBEAT, **settings}) as server:
-        yield World(server, binding, codec, server.url)
+    with closing(store), OurServer(store, **{"heartbeat": UNHURRIED, **settings}) as server:
+        yield World(server, binding, codec, server.url, settings=TIMES)
 
 
 @contextmanager
 def go_world(binding: Binding, codec: str) -> Iterator[World[GoServer]]:
     """At the existing server, as it was recorded."""
     with GoServer() as server:
-        settings = {"poll_interval": 0.01, "heartbeat": HEARTBEAT}
-        yield World(server, binding, codec, server.url, settings=settings)
+        yield World(server, binding, codec, server.url, settings={**TIMES, "poll_interval": 0.01})
 
 
 @pytest.fixture
