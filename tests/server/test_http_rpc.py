@@ -172,6 +172,7 @@ def test_a_server_that_drains_takes_nothing_new_and_answers_what_it_has() -> Non
             assert (await waiting)["timed_out"] is True
             refused = await served.rpc("stats")
             assert (refused.status_code, refused.json()["error"]["code"]) == (503, 503)
+            assert refused.headers["retry-after"] == "1"
 
     run(program)
 

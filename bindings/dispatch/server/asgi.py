@@ -4,6 +4,9 @@
 events; `/` says what this is, `/healthz` whether it works. Paths are those below the place where the application is
 mounted. Who mounts it into another application starts and stops the `DispatchServer` in that application's lifespan;
 alone, its own lifespan does it.
+
+A stream of events ends with its reader, or with the `DispatchServer`. An ASGI server that first waits for its requests
+and then says that the lifespan is over (uvicorn does) needs a limit for the first: `timeout_graceful_shutdown`.
 """
 
 from __future__ import annotations

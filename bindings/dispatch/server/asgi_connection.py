@@ -43,8 +43,8 @@ class AsgiConnection(Connection):
     def __init__(self, server: DispatchServer, scope: Scope, session: ServedPeer) -> None:
         client = scope.get("client")
         super().__init__(server, client[0] if client else "", session)
-        self.aborted = asyncio.Event()
-        """Set when the end is not to wait for what is queued."""
+        self.aborted: asyncio.Future[None] = server.loop.create_future()
+        """Has a result when the end is not to wait for what is queued."""
         self._out: list[Message] = []
         self._ready = asyncio.Event()
         self._blocked = False
@@ -80,9 +80,11 @@ class AsgiConnection(Connection):
         self.server.opened(self)
         self.take_up()
         reason = "the connection was closed"
-        tasks = [
-            asyncio.ensure_future(each) for each in (self.read(receive), self._write(send), self._abortion())
-        ]
+        tasks = (
+            asyncio.ensure_future(self.read(receive)),
+            asyncio.ensure_future(self._write(send)),
+            self.aborted,
+        )
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -132,9 +134,6 @@ class AsgiConnection(Connection):
                 self._blocked = False
                 self.session.write_resumed(now=self.server.now())
                 self.touch()
-
-    async def _abortion(self) -> None:
-        await self.aborted.wait()
 
 
 def _size(message: Message) -> int:

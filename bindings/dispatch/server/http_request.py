@@ -18,6 +18,9 @@ FEATURES_HEADER = b"dwp-features"
 LOG_HEADER = b"dwp-log"
 """The id of the event log that every seq belongs to."""
 
+RETRY_AFTER = 1
+"""Seconds after which a client that met a stopping server may try again."""
+
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -45,7 +48,8 @@ class HttpConnection(AsgiConnection):
     def abort_transport(self, reason: str) -> None:
         self._closing = True
         self._out.clear()
-        self.aborted.set()
+        if not self.aborted.done():
+            self.aborted.set_result(None)
 
     def _is_last(self, message: Message) -> bool:
         return message["type"] == "http.response.body" and not message.get("more_body", False)
@@ -60,6 +64,8 @@ class HttpConnection(AsgiConnection):
             headers.append((b"www-authenticate", b"Bearer"))
         elif status == UNKNOWN_METHOD:
             headers.append((b"allow", self._method.encode()))
+        elif status == UNAVAILABLE:
+            headers.append((b"retry-after", b"%d" % RETRY_AFTER))
         self._out.append({"type": "http.response.start", "status": status, "headers": headers})
 
     def _put(self, body: bytes, *, more: bool) -> None:
