@@ -11,7 +11,7 @@ from typing import Generic, ParamSpec, Self, TypeVar
 
 from dispatch import operations
 from dispatch.calls import AwaitedCalls, Calls
-from dispatch.dialing import Dialer, ProxySetting, Token
+from dispatch.dialing import Dialer, ProxySetting, Token, Transport
 from dispatch.driver import Driver
 from dispatch.operations import Operation
 from dispatch.settings import EVENT_BUFFER, client_config
@@ -48,6 +48,7 @@ class Client(Calls, Generic[D]):
         headers: Mapping[str, str] | None = None,
         event_buffer: int = EVENT_BUFFER,
         codec: str | None = None,
+        transport: Transport | None = None,
     ) -> None:
         """Make a client; nothing is sent before it connects.
 
@@ -69,12 +70,13 @@ class Client(Calls, Generic[D]):
             headers: more headers for the opening handshake.
             event_buffer: unread events of one subscription, towards a server that cannot send them again.
             codec: "fast" or "portable"; None takes the fast one where it is there.
+            transport: instead of a network, for tests: a `dispatch.testing.MockTransport`.
 
         Raises:
             InvalidRequest: the URL is none, or another argument cannot be used.
         """
         address = Address(url, {} if headers is None else headers)
-        dialer = Dialer(address, token, ssl, proxy)
+        dialer = Dialer(address, token, ssl, proxy, transport)
         config = client_config(
             address,
             format=format,
@@ -86,6 +88,8 @@ class Client(Calls, Generic[D]):
             connect_timeout=connect_timeout,
             event_buffer=event_buffer,
         )
+        if transport is not None:
+            config = transport.adapt(config)
         self._driver = self._new_driver(config, dialer, timeout)
 
     @abstractmethod

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
 from inspect import isawaitable, iscoroutine
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from websockets.exceptions import InvalidProxy
 from websockets.proxy import get_proxy, parse_proxy
@@ -22,12 +22,40 @@ from websockets.proxy import get_proxy, parse_proxy
 from dispatch.wire import Address
 from dwp_core.errors import InvalidRequest
 
+if TYPE_CHECKING:
+    import asyncio
+
+    import trio
+
+    from dwp_core.client_events import ClientConfig
+
 Token = str | Callable[[], str | Awaitable[str]]
 """The credentials, or what gives them."""
 ProxySetting = str | Literal[False] | None
 """The URL of a proxy; None takes the environment's, False none."""
 
 _LOGGER = logging.getLogger("dispatch.client")
+
+
+class Transport(Protocol):
+    """Another way to a server than a socket; `dispatch.testing.MockTransport` is one. Whatever it raises is an attempt
+    that has failed."""
+
+    def adapt(self, config: ClientConfig) -> ClientConfig:
+        """How a session behaves that goes this way."""
+        ...
+
+    def connect_asyncio(self, protocol: asyncio.Protocol) -> None:
+        """Connect a protocol of the running loop: it gets an `asyncio.Transport`."""
+        ...
+
+    def connect_trio(self) -> trio.abc.Stream:
+        """A stream of the current trio run."""
+        ...
+
+    def connect_sync(self) -> socket.socket:
+        """A socket that does not block, or what is one to selectors and to `send` and `recv`."""
+        ...
 
 
 class DialError(Exception):
@@ -63,6 +91,7 @@ class Dialer:
         token: the credentials, or what gives them, asked anew for each attempt.
         ssl: the TLS context for `wss`; None takes the system's roots.
         proxy: the URL of a proxy; None takes the one of the environment, False none.
+        transport: another way than a socket, which TLS and proxies do not concern; None for sockets.
 
     Raises:
         InvalidRequest: one of them cannot be used; the message says why.
@@ -72,6 +101,7 @@ class Dialer:
     token: Token = field(repr=False)
     ssl: tls.SSLContext | None = None
     proxy: ProxySetting = field(default=None, repr=False)
+    transport: Transport | None = None
 
     def __post_init__(self) -> None:
         token: object = self.token
@@ -95,7 +125,7 @@ class Dialer:
     @cached_property
     def tls(self) -> tls.SSLContext | None:
         """The TLS context to connect with; None where TLS is not spoken."""
-        if not self.address.secure:
+        if not self.address.secure or self.transport is not None:
             return None
         return self.ssl or tls.create_default_context()
 
@@ -105,7 +135,7 @@ class Dialer:
         Raises:
             DialError: the environment names one that cannot be used.
         """
-        if self.proxy is False or self.address.socket_path is not None:
+        if self.proxy is False or self.address.socket_path is not None or self.transport is not None:
             return None
         url = self.proxy if self.proxy is not None else get_proxy(self.address.uri)
         return _read_proxy(url) if url is not None else None

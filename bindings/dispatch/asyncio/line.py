@@ -47,7 +47,9 @@ class Line(line.Line):
             connection = Connection(self, wire, generation)
             tls, name = dialer.tls, address.host if address.secure else None
             proxy = dialer.current_proxy()
-            if address.socket_path is not None:
+            if dialer.transport is not None:
+                dialer.transport.connect_asyncio(connection)
+            elif address.socket_path is not None:
                 await loop.create_unix_connection(lambda: connection, address.socket_path)
             elif proxy is not None:
                 from python_socks.async_.asyncio import Proxy

@@ -167,6 +167,8 @@ class Line(line.Line):
 
     def _connect(self) -> socket.socket:
         dialer = self._dialer
+        if dialer.transport is not None:
+            return dialer.transport.connect_sync()
         address, proxy, patience = dialer.address, dialer.current_proxy(), self._connect_timeout
         sock: Any
         if address.socket_path is not None:

@@ -84,6 +84,8 @@ class Line(line.Line):
         dialer = self._dialer
         address = dialer.address
         wire = ClientWire(self.session, generation, address, await dialer.current_token())
+        if dialer.transport is not None:
+            return Connection(self, wire, generation, dialer.transport.connect_trio())
         proxy = dialer.current_proxy()
         if address.socket_path is not None:
             stream = await trio.open_unix_socket(address.socket_path)
@@ -115,7 +117,7 @@ class Connection(line.Connection):
         owner: Line,
         wire: ClientWire,
         generation: int,
-        stream: trio.SocketStream | trio.SSLStream[trio.SocketStream],
+        stream: trio.abc.Stream,
     ) -> None:
         super().__init__(owner, wire, generation)
         self._now = owner.now
