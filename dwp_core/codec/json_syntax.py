@@ -1,9 +1,10 @@
 """The JSON grammar, judged and cut into pieces: the ground that the frame judge and the payload judge stand on.
 
 The standard library's C scanner judges what is nested as deeply as it can follow, and `skip` what is deeper, in a loop
-with a stack of its own, so that no message can exhaust this process. Where there is no C scanner, `skip` judges
-everything, because the pure-Python scanner of the standard library is laxer than RFC 8259. Depth, lone surrogates and
-the size of numbers are not grammar; whoever reads a value judges those (PROTOCOL.md section 2).
+with a stack of its own, so that no message can exhaust this process. Where there is no C scanner, or none that knows
+its limits, `skip` judges everything, because the pure-Python scanner of the standard library is laxer than RFC 8259.
+Depth, lone surrogates and the size of numbers are not grammar; whoever reads a value judges those (PROTOCOL.md
+section 2).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import json.scanner
 import re
+import sys
 from collections.abc import Callable
 from typing import Any, NoReturn, cast
 
@@ -39,7 +41,9 @@ class LongInteger(int):
 Member = tuple[Any, int, int]
 """The value of one member of an object, and where its text begins and ends."""
 
-HAS_C_SCANNER = getattr(json.scanner, "c_make_scanner", None) is not None
+# In WebAssembly it knows no end of its stack: where it should say that it cannot follow, Pyodide dies as a whole.
+HAS_C_SCANNER = sys.platform != "emscripten" and getattr(json.scanner, "c_make_scanner", None) is not None
+_make_scanner = json.scanner.make_scanner if HAS_C_SCANNER else json.scanner.py_make_scanner  # type: ignore[attr-defined]
 
 # A run is what `skip` takes in one step of the regular expression engine: brackets that open, each followed by the
 # simple values (scalars and empty containers) before the next bracket that opens or closes something.
@@ -321,7 +325,7 @@ def scanner(
         (['1.50'], 6)
     """
     decoder = json.JSONDecoder(parse_float=parse_float, parse_int=parse_int, parse_constant=_refuse_constant)
-    scan_once: Callable[[str, int], tuple[Any, int]] = json.scanner.make_scanner(cast("Any", decoder))
+    scan_once: Callable[[str, int], tuple[Any, int]] = _make_scanner(cast("Any", decoder))
     return scan_once
 
 

@@ -20,7 +20,8 @@ LAST_TIME = 253_402_300_800 * SECOND - 1
 """The last nanosecond of the year 9999, beyond which RFC 3339 has no text."""
 
 _RFC3339 = re.compile(
-    r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(?:Z|([+-])([01]\d|2[0-3]):([0-5]\d))",
+    # The hour is looked at here: from Python 3.14 on, fromisoformat() takes 24 for the midnight that follows.
+    r"(\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):\d\d:\d\d)(?:\.(\d+))?(?:Z|([+-])([01]\d|2[0-3]):([0-5]\d))",
     re.ASCII,
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

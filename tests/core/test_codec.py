@@ -81,6 +81,7 @@ def test_an_unknown_codec_or_form_is_an_error_that_lists_what_there_is() -> None
 
 _ALONE = """
 import sys
+sys.platform = "{platform}"
 class Blocked:
     def find_spec(self, name, path=None, target=None):
         if name in {blocked}:
@@ -117,14 +118,17 @@ assert "msgspec" not in sys.modules
 
 
 @pytest.mark.parametrize(
-    ("blocked", "scanner"),
+    ("blocked", "platform", "scanner"),
     [
-        pytest.param({"msgspec"}, True, id="without-msgspec"),
-        pytest.param({"msgspec", "_json", "msgpack._cmsgpack"}, False, id="without-any-extension"),
+        pytest.param({"msgspec"}, sys.platform, True, id="without-msgspec"),
+        pytest.param(
+            {"msgspec", "_json", "msgpack._cmsgpack"}, sys.platform, False, id="without-any-extension"
+        ),
+        pytest.param({"msgspec", "msgpack._cmsgpack"}, "emscripten", False, id="in-webassembly"),
     ],
 )
-def test_the_portable_form_works_alone(blocked: set[str], scanner: bool) -> None:
-    program = _ALONE.format(blocked=repr(blocked), scanner=scanner, ts=TS)
+def test_the_portable_form_works_alone(blocked: set[str], platform: str, scanner: bool) -> None:
+    program = _ALONE.format(blocked=repr(blocked), platform=platform, scanner=scanner, ts=TS)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
 
