@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, Self
 
 from websockets.frames import Frame, Opcode
@@ -21,13 +22,15 @@ class RoughPeer:
     Args:
         manners: what is done with a connection; afterwards it is closed.
         secure: a TLS context, to be met over TLS.
+        path: of a Unix socket, to be met there.
     """
 
-    def __init__(self, manners: Manners, *, secure: Any = None) -> None:
+    def __init__(self, manners: Manners, *, secure: Any = None, path: Path | None = None) -> None:
         self.url = ""
         self.visits = 0
         self._manners = manners
         self._secure = secure
+        self._path = path
         self._thread = LoopThread()
         self._visitors: set[asyncio.Task[Any] | None] = set()
         """Held on to: a visitor that waits for nothing in particular is known to nobody else, and was collected."""
@@ -42,6 +45,10 @@ class RoughPeer:
         self._thread.__exit__()
 
     async def _listen(self) -> None:
+        if self._path is not None:
+            self._server = await asyncio.start_unix_server(self._accept, self._path)
+            self.url = f"unix:{self._path}"
+            return
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._secure)
         port = self._server.sockets[0].getsockname()[1]
         self.url = f"{'wss' if self._secure else 'ws'}://127.0.0.1:{port}/dwp"
