@@ -1,7 +1,7 @@
 """Drives a client for any number of threads. One lock guards the session; nobody holds it while waiting.
 
-Whoever calls writes what the call wants written, as far as the socket takes it at once. The thread of the line reads,
-keeps the time, and writes the rest.
+Whoever calls writes what the call wants written, as far as the socket takes it at once, and drives the line while it
+waits for the answer (`dispatch.sync.line`).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from dispatch.line import FAREWELL
 from dispatch.operations import Operation
 from dispatch.settings import check_seconds
 from dispatch.subscription import Feed
-from dispatch.sync.line import Line
-from dispatch.sync.waiting import Waiter
+from dispatch.sync.line import NEVER, Line
+from dispatch.sync.waiting import Latch, Waiter
 from dwp_core.client import ClientSession
-from dwp_core.client_events import ClientConfig
+from dwp_core.client_events import ClientConfig, ClientEvent
 from dwp_core.errors import DispatchError, InvalidRequest
 from dwp_core.subscriptions import Since
 
@@ -34,6 +34,9 @@ T = TypeVar("T")
 class Driver(driver.Driver):
     """One session and its lines, in one process."""
 
+    _line: Line | None
+    _closed: Latch
+
     def __init__(self, config: ClientConfig, dialer: Dialer, timeout: float | None) -> None:
         super().__init__(config, dialer, timeout)
         self.lock = threading.RLock()
@@ -42,18 +45,19 @@ class Driver(driver.Driver):
 
     def connect(self) -> str:
         """Start the session; the server's name for it, or what went wrong."""
-        connected, closed = Waiter(), Waiter()
+        connected = Waiter()
         with self.lock:
             self.check_place()
-            self.start(time.monotonic, connected, closed)
-        try:
-            session_id: str = connected.wait()
-        except DispatchError:
-            closed.wait()
-            raise
-        except BaseException:
-            self._leave()
-            raise
+            self._unbroken(self.start, time.monotonic, connected, Latch())
+            try:
+                self.wait_for(connected)
+                session_id: str = connected.result()
+            except DispatchError:
+                self.wait_for(self._closed.waiter())
+                raise
+            except BaseException:
+                self._leave()
+                raise
         return session_id
 
     def close(self, drain: float) -> None:
@@ -62,12 +66,12 @@ class Driver(driver.Driver):
         if self._line is None or not self.reachable:
             return
         with self.lock:
-            self.end(drain)
-        try:
-            self._closed.wait()
-        except BaseException:
-            self._leave()
-            raise
+            self._unbroken(self.end, drain)
+            try:
+                self.wait_for(self._closed.waiter())
+            except BaseException:
+                self._leave()
+                raise
 
     def run(self, build: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """One call, from its arguments to its result."""
@@ -76,24 +80,39 @@ class Driver(driver.Driver):
         with self.lock:
             if self._forked:
                 self.check_place()
-            request = self.ask(operation, waiter)
-        try:
-            answer = waiter.wait()
-        except DispatchError:
-            raise
-        except BaseException:  # Ctrl-C
-            with self.lock:
-                self.withdraw(request)
-            raise
-        return self.read(operation, answer)
+            line = self._line
+            if line is not None:
+                line.catch_up()
+            request = self._unbroken(self.ask, operation, waiter)
+            assert line is not None
+            try:
+                line.wait_for(waiter)
+            except BaseException:  # Ctrl-C
+                self._unbroken(self.withdraw, request)
+                raise
+        return self.read(operation, waiter.result())
+
+    def wait_for(self, waiter: Waiter, until: float = NEVER) -> bool:
+        """Wait, with the lock, which is not held meanwhile; whether it is there by then."""
+        assert self._line is not None
+        return self._line.wait_for(waiter, until)
+
+    def deliver(self, events: list[ClientEvent]) -> None:
+        super().deliver(events)
+        line = self._line
+        if line is not None:
+            line.wake()  # its leader may be one of those who waited, and another thread has this for it
 
     def listen(self, feed: Feed, since: Since) -> None:
         with self.lock:
-            super().listen(feed, since)
+            self._unbroken(super().listen, feed, since)
 
     def leave(self, feed: Feed) -> None:
         with self.lock:
-            super().leave(feed)
+            self._unbroken(super().leave, feed)
+
+    def consumed(self, feed: Feed, count: int) -> None:
+        self._unbroken(super().consumed, feed, count)
 
     @property
     def reachable(self) -> bool:
@@ -109,18 +128,28 @@ class Driver(driver.Driver):
     def new_line(self, session: ClientSession) -> Line:
         return Line(session, self)
 
+    def _unbroken(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Take a step, under the lock. One that Ctrl-C interrupts half-way is the last."""
+        try:
+            return step(*args, **kwargs)
+        except Exception:
+            raise
+        except BaseException:
+            if self._line is not None:
+                self._line.break_off()
+            raise
+
     def _leave(self) -> None:
         """Interrupted, or the interpreter ends: do not wait for the server."""
-        with self.lock:
-            self._session.leave(now=self.now())
-            self._pump_all()
+        self._session.leave(now=self.now())
+        self._pump_all()
 
     def end_with_the_process(self) -> None:
         """Close what was never closed, in a moment, so that no thread of ours meets the end of the interpreter."""
         if self.abandoned:
-            self._leave()
-            closed: Waiter = self._closed
-            closed.wait_at_most(2 * FAREWELL)
+            with self.lock:
+                self._leave()
+                self.wait_for(self._closed.waiter(), self.now() + 2 * FAREWELL)
 
     def forget_parent(self) -> None:
         """This is the child of a fork: the connection is its parent's, as are the threads that drove it."""

@@ -1,4 +1,9 @@
-"""One session driven by a thread: it waits for its sockets and for the time, and reads, and writes what was left over.
+"""One session driven by threads: whoever waits for something drives it meanwhile (the leader/followers pattern).
+
+At most one thread leads: it waits for the sockets and for the time, without the lock, then reads, writes what was
+left over, and hands out what has come. A caller that waits for an answer leads if nobody else does, so that an exchange
+takes no other thread; else it follows, and sleeps until its answer is there or it is its turn to lead. Where nobody
+waits, the line's own thread leads.
 
 Sockets do not block, so that whoever holds the lock never waits for a peer, and so that no two threads are inside TLS
 at once, which OpenSSL does not allow.
@@ -11,22 +16,33 @@ import selectors
 import socket
 import ssl as tls
 import threading
-import time
+from _thread import get_ident
+from copy import copy
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from dispatch import line
 from dispatch.dialing import reason_of
 from dispatch.line import FAREWELL, Backlog
+from dispatch.sync.waiting import Waiter
 from dispatch.wire import ClientWire
 from dwp_core.client import ClientSession
+from dwp_core.errors import ClosedError
 
 if TYPE_CHECKING:
     from dispatch.sync.driver import Driver
 
 _LOGGER = logging.getLogger("dispatch.client")
 _READ = 256 * 1024
-_NEVER = float("inf")
+NEVER = float("inf")
+_LULL = 0.02
+"""Seconds without a caller that leads, after which the line's own thread takes over. What comes meanwhile waits for it:
+nobody waits for what comes."""
 _NOT_NOW = (BlockingIOError, InterruptedError, tls.SSLWantReadError, tls.SSLWantWriteError)
+
+
+_UNSEEN = 0.001
+"""Seconds for which what comes may lie unread before something else is sent."""
 
 
 class Attempt:
@@ -47,26 +63,39 @@ class Line(line.Line):
 
     def __init__(self, session: ClientSession, driver: Driver) -> None:
         super().__init__(session, driver)
-        self.now = time.monotonic
+        self.now = monotonic
         self._lock = driver.lock
         self._dialer = driver.dialer
         self._connect_timeout = driver.config.connect_timeout
-        self._wake_at = _NEVER
+        self._wake_at = NEVER
+        self._expires = NEVER
+        self._led_at = 0.0
         self._connections: set[Connection] = set()
+        self._leader: int | None = None
+        self._led = 0
+        self._waiting: dict[Waiter, None] = {}
+        self._relief = threading.Condition(driver.lock)
+        self._relief_wanted = False
         self.selector = selectors.DefaultSelector()
+        self._select = self.selector.select
         self._alarm, self._bell = socket.socketpair()
         self._alarm.setblocking(False)
         self._bell.setblocking(False)
         self.selector.register(self._alarm, selectors.EVENT_READ)
-        self._thread = threading.Thread(target=self._serve, name="dispatch-client", daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._serve, name="dispatch-client", daemon=True).start()
 
-    def poke(self) -> None:
-        self.pump()  # there are no turns: whoever calls writes
+    # There are no turns: whoever calls writes.
+    poke = line.Line.pump
+    received = line.Line.pump
+
+    def catch_up(self) -> None:
+        """Read what has come while nobody led, before anything is sent to a connection that may be gone."""
+        if self._leader is None and monotonic() - self._led_at > _UNSEEN and not self.at_rest:
+            self._lead(-NEVER)
 
     def wake(self) -> None:
-        """Have the thread look again at what there is to wait for."""
-        if threading.get_ident() != self._thread.ident:
+        """Have the leader look again at what there is to wait for."""
+        if self._leader is not None and self._leader != get_ident():
             try:
                 self._bell.send(b"\0")
             except (BlockingIOError, OSError):
@@ -74,42 +103,105 @@ class Line(line.Line):
 
     def stop(self) -> None:
         self.wake()
+        self._relief.notify_all()
 
     def _soon(self) -> None:
-        self._wake_at = -_NEVER
+        self._wake_at = -NEVER
         self.wake()
 
     def _set_timer(self, at: float | None) -> None:
         sooner = at is not None and at < self._wake_at
-        self._wake_at = _NEVER if at is None else at
+        self._wake_at = NEVER if at is None else at
         if sooner:
             self.wake()
 
-    def _serve(self) -> None:
-        with self._lock:
-            try:
-                while not self.at_rest:
-                    self._wait()
-                    for connection in list(self._connections):
-                        if connection.expires <= self.now():
-                            connection.drop()
-            except Exception:
-                # Nobody would answer those who wait.
-                _LOGGER.critical("the client has failed, this is a defect of dispatch", exc_info=True)
-                self._left.clear()
-                self.session.leave(now=self.now())
-                self.pump()
-            self.drop_sockets()
+    # Who drives.
 
-    def _wait(self) -> None:
-        """Wait, without the lock, for the first thing that happens; then do what it asks for."""
-        at = min(self._wake_at, *(connection.expires for connection in self._connections), _NEVER)
-        timeout = None if at == _NEVER else max(at - self.now(), 0.0)
+    def wait_for(self, waiter: Waiter, until: float = NEVER) -> bool:
+        """Wait, and drive meanwhile. The lock is held before and after, not while waiting.
+
+        Returns:
+            Whether it is there; else it is `until`.
+        """
+        self._waiting[waiter] = None
+        try:
+            while not waiter.done():
+                if until != NEVER and self.now() >= until:
+                    return False
+                if self._leader is None and not self.at_rest:
+                    self._lead(until)
+                else:
+                    self._follow(waiter, until)
+            return True
+        finally:
+            del self._waiting[waiter]
+            if self._leader is None and (self._waiting or self._relief_wanted):
+                self._hand_over()
+
+    def _lead(self, until: float) -> None:
+        """Wait for the first thing that happens, then do what it asks for."""
+        self._leader = get_ident()
+        self._led += 1
+        try:
+            at = min(self._wake_at, self._expires, until)
+            timeout = None if at == NEVER else max(at - monotonic(), 0.0)
+            self._lock.release()
+            try:
+                ready = self._select(timeout)
+            finally:
+                _acquire(self._lock)
+            try:
+                self._handle(ready)
+            except BaseException:
+                self.break_off()
+                raise
+        finally:
+            self._leader = None
+
+    def _follow(self, waiter: Waiter, until: float) -> None:
+        """Sleep until it is there, or until it is this thread's turn to lead."""
+        waiter.lie_down()
         self._lock.release()
         try:
-            ready = self.selector.select(timeout)
+            waiter.sleep(None if until == NEVER else until - self.now())
         finally:
-            self._lock.acquire()
+            _acquire(self._lock)
+
+    def _hand_over(self) -> None:
+        """Nobody leads: another one who waits is to, else the line's own thread."""
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.nudge()
+                return
+        if self._relief_wanted:
+            self._relief.notify()
+
+    def _serve(self) -> None:
+        """The line's own thread: leads where nobody else does."""
+        seen = 0
+        with self._lock:
+            while not self.at_rest:
+                if self._led != seen or (self._waiting and self._leader is None):
+                    seen = self._led  # one call follows another: leave them to their threads
+                    self._relief.wait(_LULL)
+                elif self._leader is not None:  # and has been for long
+                    self._relief_wanted = True
+                    self._relief.wait()
+                    self._relief_wanted = False
+                else:
+                    try:
+                        self._lead(NEVER)
+                    except Exception:
+                        _LOGGER.critical("the client has failed, this is a defect of dispatch", exc_info=True)
+                    seen = self._led
+                    if self._waiting:
+                        self._hand_over()
+            while self._leader is not None:
+                self._relief_wanted = True
+                self._relief.wait()
+            self.drop_sockets()
+
+    def _handle(self, ready: list[tuple[selectors.SelectorKey, int]]) -> None:
         for key, events in ready:
             connection: Connection | None = key.data
             if connection is None:
@@ -120,12 +212,36 @@ class Line(line.Line):
                 if events & selectors.EVENT_WRITE:
                     connection.write_rest()
         if self.scheduled:
-            self._wake_at = _NEVER
+            self._wake_at = NEVER
             self._armed = None
             self._end_turn()
-        if self._wake_at <= self.now():
-            self._wake_at = _NEVER
+        now = self._led_at = monotonic()
+        if self._wake_at <= now:
+            self._wake_at = NEVER
             self._timed()
+        if self._expires <= now:
+            for connection in list(self._connections):
+                if connection.expires <= now:
+                    connection.drop()
+            self._expires = min((connection.expires for connection in self._connections), default=NEVER)
+
+    def expire(self, at: float) -> None:
+        """A connection is to be dropped then."""
+        self._expires = min(self._expires, at)
+        self.wake()
+
+    def break_off(self) -> None:
+        """A step was interrupted half-way, as by Ctrl-C: end, so that nobody waits for what is half done."""
+        self._left.clear()
+        try:
+            self.session.leave(now=self.now())
+            self.pump()
+        finally:
+            error = ClosedError("the client was interrupted in the middle of its work; make a new one")
+            for waiter in self._waiting:
+                if not waiter.done():
+                    waiter.set_exception(copy(error))
+            self._driver.settle()
 
     def drop_sockets(self) -> None:
         """Close everything, at once."""
@@ -174,7 +290,6 @@ class Line(line.Line):
         if address.socket_path is not None:
             sock = socket.socket(socket.AF_UNIX)
             sock.settimeout(patience)
-            sock.connect(address.socket_path)
         elif proxy is not None:
             from python_socks.sync import Proxy
 
@@ -183,7 +298,9 @@ class Line(line.Line):
         else:
             sock = socket.create_connection((address.host, address.port), timeout=patience)
         try:
-            if address.socket_path is None:
+            if address.socket_path is not None:
+                sock.connect(address.socket_path)
+            else:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if dialer.tls is not None:
                 sock = dialer.tls.wrap_socket(sock, server_hostname=address.host)
@@ -218,7 +335,7 @@ class Connection(line.Connection):
     def __init__(self, owner: Line, wire: ClientWire, generation: int, sock: socket.socket) -> None:
         super().__init__(owner, wire, generation)
         self.sock = sock
-        self.expires = _NEVER
+        self.expires = NEVER
         """When to drop it, whatever is left to write."""
         self._now = owner.now
         self._backlog = Backlog(owner.session, generation)
@@ -291,8 +408,8 @@ class Connection(line.Connection):
         if self._said_farewell:
             self._leave()
         else:
-            self.expires = -_NEVER
-            self._line.wake()
+            self.expires = -NEVER
+            self._line.expire(self.expires)
 
     def drop(self) -> None:
         """Nothing more of it."""
@@ -305,5 +422,18 @@ class Connection(line.Connection):
     def _leave(self) -> None:
         """Both sides are done: bring out what is left of the farewell, and go."""
         self._leaving = True
-        self.expires = min(self.expires, self._now() + FAREWELL) if self._backlog else -_NEVER
-        self._line.wake()
+        self.expires = min(self.expires, self._now() + FAREWELL) if self._backlog else -NEVER
+        self._line.expire(self.expires)
+
+
+def _acquire(lock: threading.RLock) -> None:
+    """Take the lock back, whatever interrupts that; what did is raised afterwards."""
+    interruption: BaseException | None = None
+    while True:
+        try:
+            lock.acquire()
+            break
+        except BaseException as error:  # noqa: BLE001  # it is raised below
+            interruption = error
+    if interruption is not None:
+        raise interruption

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import TYPE_CHECKING, Self
 
 from dispatch.results import Event
 from dispatch.settings import check_seconds
 from dispatch.subscription import Feed
+from dispatch.sync.line import NEVER
+from dispatch.sync.waiting import Waiter
 from dwp_core.errors import TimeoutError
 
 if TYPE_CHECKING:
@@ -29,9 +30,9 @@ class Subscription(Feed):
 
     def __init__(self, driver: Driver, channel: str, until: frozenset[str]) -> None:
         super().__init__(driver, channel, until)
+        self._home = driver
         self._lock = driver.lock
-        self._change = threading.Condition(driver.lock)
-        self._readers = 0
+        self._readers: list[Waiter] = []
 
     def next(self, timeout: float | None = None) -> Event:
         """The next event.
@@ -45,14 +46,13 @@ class Subscription(Feed):
             DispatchError: what ended the subscription.
         """
         check_seconds("timeout", timeout, least=0.0)
+        until = NEVER if timeout is None else time.monotonic() + timeout
         with self._lock:
-            deadline = None
             while not self._items:
                 if self._over:
                     raise self._failure() or StopIteration
-                if timeout is not None:
-                    deadline = deadline or time.monotonic() + timeout
-                self._wait(deadline, f"subscribe: no event on {self.channel} within {timeout} s")
+                if not self._changed(until):
+                    raise TimeoutError(f"subscribe: no event on {self.channel} within {timeout} s")
             return self._take()
 
     def unsubscribe(self) -> None:
@@ -62,12 +62,13 @@ class Subscription(Feed):
 
     def confirmed(self, timeout: float | None) -> Self:
         """Wait until the server has confirmed it."""
+        until = NEVER if timeout is None else time.monotonic() + timeout
         with self._lock:
-            deadline = None if timeout is None else time.monotonic() + timeout
             while not self._started:
                 if self._over:
                     raise self._not_confirmed()
-                self._wait(deadline, f"subscribe: {self.channel} was not confirmed within {timeout} s")
+                if not self._changed(until):
+                    raise TimeoutError(f"subscribe: {self.channel} was not confirmed within {timeout} s")
         return self
 
     def __iter__(self) -> Self:
@@ -87,16 +88,15 @@ class Subscription(Feed):
         self.unsubscribe()
 
     def _wake(self) -> None:
-        if self._readers:
-            self._change.notify_all()
+        for reader in self._readers:
+            if not reader.done():
+                reader.set_result(None)
 
-    def _wait(self, deadline: float | None, too_late: str) -> None:
-        """Wait for a change, without the lock."""
-        left = None if deadline is None else deadline - time.monotonic()
-        if left is not None and left <= 0:
-            raise TimeoutError(too_late)
-        self._readers += 1
+    def _changed(self, until: float) -> bool:
+        """Wait for `_wake`, without the lock; whether it came in time."""
+        reader = Waiter()
+        self._readers.append(reader)
         try:
-            self._change.wait(left)
+            return self._home.wait_for(reader, until)
         finally:
-            self._readers -= 1
+            self._readers.remove(reader)
