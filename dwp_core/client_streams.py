@@ -77,13 +77,7 @@ class Streams:
         Raises:
             InvalidRequest: no such channel, or an unusable `since`.
         """
-        check_channel(channel, limit=self._config.limits.channel)
-        if since is not None and since != "start" and _seq(since) is None:
-            raise InvalidRequest(
-                f'subscribe: since must be a seq (an integer from 0) or "start", got {since!r}'
-            )
-        encode_payload(channel, what="subscribe: channel")
-        subscription = Subscription(channel, tag, since)
+        subscription = new_subscription(channel, tag, since, self._config)
         self._table.add(subscription)
         return subscription
 
@@ -99,7 +93,7 @@ class Streams:
                     other.awaits.subscriptions.append(subscription)
                     return
         elif not self._resumes:
-            self._end(subscription, _cannot_resume(self._config.where))
+            self._end(subscription, cannot_resume(self._config.where))
             return
         self._ask(subscription.channel, subscription.since, [subscription])
 
@@ -190,7 +184,7 @@ class Streams:
         self._unanswered.discard(question)
         answer = value if isinstance(value, dict) else {}
         head = _seq(answer.get("seq")) if self._resumes else None
-        gap = _gap(answer.get("gap"))
+        gap = read_gap(answer.get("gap"))
         for subscription in question.subscriptions:
             if subscription.awaits is question:
                 self._start(subscription, head, gap)
@@ -262,7 +256,7 @@ class Streams:
         here = list(self._table.on(channel))
         if not self._resumes:
             for subscription in [s for s in here if s.since is not None and not s.started]:
-                self._end(subscription, _cannot_resume(self._config.where))
+                self._end(subscription, cannot_resume(self._config.where))
                 here.remove(subscription)
             if here:
                 self._ask(channel, None, here)
@@ -289,6 +283,19 @@ class Streams:
         subscription.dropped = 0
 
 
+def new_subscription(channel: str, tag: object, since: Since, config: ClientConfig) -> Subscription:
+    """A subscription, if there can be one.
+
+    Raises:
+        InvalidRequest: no such channel, or an unusable `since`.
+    """
+    check_channel(channel, limit=config.limits.channel)
+    if since is not None and since != "start" and _seq(since) is None:
+        raise InvalidRequest(f'subscribe: since must be a seq (an integer from 0) or "start", got {since!r}')
+    encode_payload(channel, what="subscribe: channel")
+    return Subscription(channel, tag, since)
+
+
 def _queue_of(event: EventHead) -> str:
     try:
         inner = decode_payload(event.data)
@@ -302,14 +309,16 @@ def _seq(value: Any) -> int | None:
     return value if type(value) is int and 0 <= value <= _LAST_SEQ else None
 
 
-def _gap(value: Any) -> Gap | None:
+def read_gap(value: Any) -> Gap | None:
+    """What retention has removed, as the server tells it; None where that makes no sense."""
     if not isinstance(value, dict):
         return None
     first, last = _seq(value.get("from")), _seq(value.get("to"))
     return Gap(first=first, last=last) if first is not None and last is not None else None
 
 
-def _cannot_resume(where: str) -> DispatchError:
+def cannot_resume(where: str) -> DispatchError:
+    """What a subscription ends with that wants events of before, at a server that has none."""
     return UnsupportedError(
         f"subscribe: {where} keeps no events, so since cannot be used with it; leave since out"
     )

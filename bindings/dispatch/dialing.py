@@ -122,6 +122,11 @@ class Dialer:
             kind = type(proxy).__name__
             raise InvalidRequest(f"proxy must be a URL, None for the environment's, or False, got {kind}")
 
+    @property
+    def goes_over_http(self) -> bool:
+        """Whether each call is an HTTP request of its own."""
+        return self.address.http and self.transport is None
+
     @cached_property
     def tls(self) -> tls.SSLContext | None:
         """The TLS context to connect with; None where TLS is not spoken."""

@@ -10,7 +10,7 @@ import logging
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from dispatch.dialing import Dialer
@@ -102,6 +102,10 @@ class Driver(ABC):
     def reachable(self) -> bool:
         """Whether the event loop, or the process, that this client lives in is still there."""
 
+    def new_session(self, epoch_ns: int) -> ClientSession:
+        """What decides for this client; `epoch_ns` is the wall clock at monotonic time 0."""
+        return ClientSession(self.config, epoch_ns=epoch_ns, jitter=random.random, ids=frame_ids())
+
     # What the client asks for.
 
     @property
@@ -122,11 +126,11 @@ class Driver(ABC):
     def start(self, clock: Callable[[], float], connected: Waiter, closed: Moment) -> None:
         """Begin to connect; `connected` gets the server's name for the session, or what went wrong."""
         if self._line is not None:
-            raise ClosedError("this client was connected before; make a new one to connect again")
+            raise connected_before()
         self.now = clock
         now = clock()
         epoch_ns = time.time_ns() - int(now * 1e9)
-        session = ClientSession(self.config, epoch_ns=epoch_ns, jitter=random.random, ids=frame_ids())
+        session = self.new_session(epoch_ns)
         self._session, self._connected, self._closed = session, connected, closed
         self._line = self._drive(session)
         session.start(now=now)
@@ -225,6 +229,14 @@ class Driver(ABC):
 
     def deliver(self, events: list[ClientEvent]) -> None:
         """What a session says, to whom it concerns."""
+        rest = iter(events)
+        try:
+            self._hand_out(rest)
+        except BaseException:
+            self.deliver(list(rest))  # whoever waits for one of these must not wait for ever
+            raise
+
+    def _hand_out(self, events: Iterator[ClientEvent]) -> None:
         for event in events:
             if type(event) is RequestSucceeded:  # by its exact type: this is the hot path
                 try:
@@ -271,6 +283,11 @@ class Driver(ABC):
                 event.cause or ClosedError("the client was closed while it connected")
             )
         self.settle()
+
+
+def connected_before() -> ClosedError:
+    """What a client says that is to connect for the second time."""
+    return ClosedError("this client was connected before; make a new one to connect again")
 
 
 def _not_connected() -> ClosedError:

@@ -28,6 +28,7 @@ _HANDSHAKE = frozenset(("connection", "upgrade"))
 _UNIX = "unix:"
 _UNIX_URI = "ws://localhost/dwp"
 """What the opening handshake says through a Unix socket."""
+_HTTP = re.compile("https?://", re.IGNORECASE)
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -51,6 +52,7 @@ class Address:
         uri: what of it the opening handshake says.
         where: the URL as messages and logs show it: without its query, which may hold secrets.
         socket_path: where it listens if the URL is of the form "unix:/run/dispatch.sock"; else None.
+        http: whether the URL is of the form "https://example.com/dwp/rpc": no WebSocket, but a request for each call.
 
     Raises:
         InvalidRequest: the URL or the headers cannot be used; the message says why, and shows no secret.
@@ -61,11 +63,13 @@ class Address:
     uri: WebSocketURI = field(init=False, repr=False)
     where: str = field(init=False)
     socket_path: str | None = field(init=False)
+    http: bool = field(init=False)
 
     def __post_init__(self) -> None:
         path = _socket_path(self.url)
         object.__setattr__(self, "socket_path", path)
         object.__setattr__(self, "uri", _read_url(self.url if path is None else _UNIX_URI))
+        object.__setattr__(self, "http", path is None and _HTTP.match(self.url) is not None)
         object.__setattr__(self, "where", _shown(self.url))
         object.__setattr__(self, "headers", _checked(self.headers))
 
@@ -227,12 +231,13 @@ def _socket_path(url: object) -> str | None:
 
 
 def _read_url(url: object) -> WebSocketURI:
-    example = "one looks like ws://127.0.0.1:8080/dwp, wss://example.com/dwp or unix:/run/dispatch.sock"
+    example = "one looks like ws://127.0.0.1:8080/dwp, https://example.com/dwp/rpc or unix:/run/dispatch.sock"
     if not isinstance(url, str):
         raise InvalidRequest(f"url must be text, got {type(url).__name__}; {example}")
     problem = ""
+    is_http = _HTTP.match(url) is not None
     try:
-        uri, port = parse_uri(url), urlsplit(url).port
+        uri, port = parse_uri("ws" + url[4:] if is_http else url), urlsplit(url).port
         uri.host.encode("idna")
         if any(character <= " " or character == "\x7f" for character in url):
             problem = "it has a blank or a control character in it"
@@ -240,13 +245,15 @@ def _read_url(url: object) -> WebSocketURI:
             problem = "credentials go into token= or headers=, not into the URL"
         elif port == 0:
             problem = "its port must be 1 to 65535"
+        elif is_http and not uri.path.endswith("/rpc"):
+            problem = "over HTTP the path of the address ends in /rpc"
         else:
             return uri
     except InvalidURI as error:
         problem = error.msg
     except (ValueError, AssertionError) as error:
         problem = str(error)
-    raise InvalidRequest(f"url: {_shown(url)!r} is no WebSocket URL, {problem}; {example}")
+    raise InvalidRequest(f"url: {_shown(url)!r} is no address of a server, {problem}; {example}")
 
 
 def _shown(url: str) -> str:

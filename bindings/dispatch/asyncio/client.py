@@ -23,6 +23,10 @@ class Dispatch(AwaitedClient[Driver, Subscription]):
     """
 
     def _new_driver(self, config: ClientConfig, dialer: Dialer, timeout: float | None) -> Driver:
+        if dialer.goes_over_http:
+            from dispatch.asyncio.http import HttpDriver
+
+            return HttpDriver(config, dialer, timeout)
         return Driver(config, dialer, timeout)
 
     def _new_feed(self, channel: str, until: frozenset[str]) -> Subscription:

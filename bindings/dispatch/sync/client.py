@@ -30,6 +30,10 @@ class Dispatch(Client[Driver], BlockingCalls):
     """
 
     def _new_driver(self, config: ClientConfig, dialer: Dialer, timeout: float | None) -> Driver:
+        if dialer.goes_over_http:
+            from dispatch.sync.http import HttpDriver
+
+            return HttpDriver(config, dialer, timeout)
         return Driver(config, dialer, timeout)
 
     def connect(self) -> str:

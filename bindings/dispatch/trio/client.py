@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import trio
+
 from dispatch.client import AwaitedClient
 from dispatch.dialing import Dialer
 from dispatch.trio.driver import Driver
@@ -25,7 +27,17 @@ class Dispatch(AwaitedClient[Driver, Subscription]):
     """
 
     def _new_driver(self, config: ClientConfig, dialer: Dialer, timeout: float | None) -> Driver:
+        if dialer.goes_over_http:
+            from dispatch.trio.http import HttpDriver
+
+            return HttpDriver(config, dialer, timeout)
         return Driver(config, dialer, timeout)
 
     def _new_feed(self, channel: str, until: frozenset[str]) -> Subscription:
         return Subscription(self._driver, channel, until)
+
+    async def watch(self, id: str) -> Subscription:
+        await trio.lowlevel.checkpoint_if_cancelled()  # it begins with a subscription, which is sent at once
+        return await super().watch(id)
+
+    watch.__doc__ = AwaitedClient.watch.__doc__
