@@ -33,6 +33,7 @@ MEASUREMENTS: tuple[Measurement, ...] = (
     Measurement(("T1", "T3", "T4"), "benchmarks.sync_clients:measure_requests"),
     Measurement(("T6",), "benchmarks.sync_clients:measure_events"),
     Measurement(("D1", "D2"), "benchmarks.counters:measure_client"),
+    Measurement(("D1", "D2"), "benchmarks.binding_counters:measure"),
     Measurement(("D3",), "benchmarks.counters:measure_fan_out"),
     Measurement(("S1",), "benchmarks.server:measure_requests"),
     Measurement(("S2",), "benchmarks.server:measure_fan_out"),
