@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -20,6 +21,10 @@ from tests.contract.threads import PATIENCE
 S = TypeVar("S")
 T = TypeVar("T")
 
+_NAMES = frozenset(
+    f"dispatch-{what}" for what in ("client", "connect", "connection", "time", "write", "exchange", "close")
+)
+"""What the bindings call their tasks and threads."""
 NO_JOB = "job_01h455vb4pex5vsknk084sn02q"
 NO_RUN = "wfrun_01h455vb4pex5vsknk084sn02q"
 
@@ -127,11 +132,22 @@ async def failure_of(call: Callable[[], Awaitable[Any]]) -> Exception:
 
 
 def bounded(scenario: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    """A scenario that hangs fails."""
+    """A scenario that hangs fails, and so does one that leaves tasks or threads of a client behind."""
 
     @functools.wraps(scenario)
     async def bounded(*arguments: Any, **fixtures: Any) -> None:
         with anyio.fail_after(PATIENCE):
             await scenario(*arguments, **fixtures)
+        with anyio.move_on_after(PATIENCE):
+            while left_behind():
+                await anyio.lowlevel.checkpoint()
+        assert left_behind() == []
 
     return bounded
+
+
+def left_behind() -> list[str]:
+    """The tasks and threads of clients that are still there, by their names."""
+    tasks = [task.name or "" for task in anyio.get_running_tasks()]
+    threads = [thread.name for thread in threading.enumerate()]
+    return [name for name in tasks + threads if name in _NAMES]
