@@ -36,6 +36,7 @@ from dwp_core.outbox import Outbox
 from dwp_core.peer import Peer, auth_data, read_drain, read_login_answer
 from dwp_core.reconnect import Reconnection
 from dwp_core.requests import Purpose, Request, Retry
+from dwp_core.subscriptions import Subscription
 
 if TYPE_CHECKING:
     from dwp_core.client import ClientSession
@@ -93,6 +94,16 @@ class Lifecycle:
         self._delegates: dict[Request, Lifecycle] = {}
         self._log = ""
         self._last_error: DispatchError | None = None
+
+    @property
+    def open_calls(self) -> int:
+        """Requests that wait or are in flight, here and over connections of their own."""
+        return len(self._calls.table) + sum(delegate.open_calls for delegate in self._delegates.values())
+
+    @property
+    def subscriptions(self) -> list[Subscription]:
+        """Those that have not ended."""
+        return list(self._streams)
 
     # Beginning and ending.
 

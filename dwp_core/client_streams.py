@@ -7,6 +7,7 @@ answer to its question: towards a server with `resume`, what comes before belong
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +69,10 @@ class Streams:
         self._resumes = False
         self._to_ask: list[Question] = []
         self._unanswered: set[Question] = set()
+
+    def __iter__(self) -> Iterator[Subscription]:
+        """Those that have not ended."""
+        return iter(self._table)
 
     # What the application wants.
 

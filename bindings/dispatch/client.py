@@ -13,9 +13,10 @@ from dispatch import operations
 from dispatch.calls import AwaitedCalls, Calls
 from dispatch.dialing import Dialer, ProxySetting, Token, Transport
 from dispatch.driver import Driver
+from dispatch.lifecycle import Counters
 from dispatch.operations import Operation
 from dispatch.settings import EVENT_BUFFER, client_config
-from dispatch.subscription import AwaitedFeed
+from dispatch.subscription import AwaitedChanges, AwaitedFeed
 from dispatch.wire import Address
 from dwp_core.client_events import ClientConfig
 from dwp_core.subscriptions import Since
@@ -115,6 +116,11 @@ class Client(Calls, Generic[D]):
         peer = self._driver.peer
         return peer.session_id if peer is not None else None
 
+    @property
+    def counters(self) -> Counters:
+        """What this client itself counts: connections, losses, open calls, unread events."""
+        return self._driver.counters
+
 
 class AwaitedDriver(Driver):
     """A driver for an event loop."""
@@ -134,9 +140,10 @@ class AwaitedDriver(Driver):
 
 A = TypeVar("A", bound=AwaitedDriver)
 S = TypeVar("S", bound=AwaitedFeed)
+C = TypeVar("C", bound=AwaitedChanges)
 
 
-class AwaitedClient(Client[A], AwaitedCalls, Generic[A, S]):
+class AwaitedClient(Client[A], AwaitedCalls, Generic[A, S, C]):
     """A client for an event loop."""
 
     async def connect(self) -> str:
@@ -189,6 +196,25 @@ class AwaitedClient(Client[A], AwaitedCalls, Generic[A, S]):
         feed = self._new_feed(channel, frozenset())
         self._driver.listen(feed, since)
         return feed
+
+    @abstractmethod
+    def _new_changes(self) -> C:
+        """What tells of changes."""
+
+    def states(self) -> C:
+        """Follow the connection: how it stands now, then every change, until the client is closed.
+
+        Raises:
+            ClosedError: the client was never connected.
+
+        Example:
+            >>> async def log(client):
+            ...     async for change in client.states():
+            ...         print(change.state, change.cause, change.retry_in)
+        """
+        changes = self._new_changes()
+        self._driver.follow(changes)
+        return changes
 
     async def watch(self, id: str) -> S:
         """Listen to one job or workflow run until it ends; the iteration ends with it.

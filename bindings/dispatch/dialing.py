@@ -156,7 +156,7 @@ class Dialer:
         try:
             given = self.token()
             return _checked_token(await given if isawaitable(given) else given)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _no_token(error) from error
 
     def current_token_blocking(self) -> str:
@@ -171,7 +171,7 @@ class Dialer:
                     "it is a coroutine function, which only dispatch.asyncio and dispatch.trio await"
                 )
             return _checked_token(given)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _no_token(error) from error
 
 
@@ -204,7 +204,7 @@ def _checked_token(token: object) -> str:
     return token
 
 
-def _no_token(error: Exception) -> DialError:
+def _no_token(error: BaseException) -> DialError:
     if isinstance(error, OSError):  # it is fetched from somewhere
         return DialError(f"the token could not be had: {reason_of(error)}", fatal=False)
     _LOGGER.error("the token could not be had", exc_info=error)

@@ -11,13 +11,17 @@ import random
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any, ClassVar, Protocol, TypeVar
+from weakref import WeakSet
 
 from dispatch.dialing import Dialer
+from dispatch.lifecycle import Change, Counters
 from dispatch.line import Line
 from dispatch.operations import Operation
 from dispatch.settings import check_seconds
-from dispatch.subscription import Feed
+from dispatch.subscription import Changes, Feed
 from dwp_core.client import ClientSession, frame_ids
 from dwp_core.client_events import (
     ClientConfig,
@@ -34,7 +38,7 @@ from dwp_core.client_events import (
     SubscriptionItem,
     SubscriptionStarted,
 )
-from dwp_core.client_states import CLOSED
+from dwp_core.client_states import BACKING_OFF, CLOSED, READY
 from dwp_core.errors import ClosedError, ConnectionError, PayloadError
 from dwp_core.frames import ANSWER_LIMITS
 from dwp_core.peer import Peer
@@ -82,6 +86,8 @@ class Driver(ABC):
         """The clock that this client lives by, in monotonic seconds."""
         self._connected: Any  # a waiter, which each binding knows more of
         self._closed: Any
+        self._followers: WeakSet[Changes] = WeakSet()
+        self._counters = Counters()
 
     # What a binding gives.
 
@@ -122,6 +128,30 @@ class Driver(ABC):
     def abandoned(self) -> bool:
         """Whether it is still connected, where it could have been closed."""
         return self._line is not None and self.state != CLOSED and self.reachable
+
+    @property
+    def counters(self) -> Counters:
+        """What is counted here, and how things stand."""
+        if self._line is None:
+            return self._counters
+        session = self._session
+        return replace(
+            self._counters,
+            calls=session.open_calls,
+            subscriptions=len(session.subscriptions),
+            unread=sum(subscription.buffered for subscription in session.subscriptions),
+        )
+
+    def follow(self, changes: Changes) -> None:
+        """Tell of changes, beginning with how things stand."""
+        if self._line is None:
+            raise _not_connected()
+        self.check_place()
+        changes.push(Change(self.state, self.peer.session_id if self.peer is not None else None))
+        if self.state == CLOSED:
+            changes.end(None)
+        else:
+            self._followers.add(changes)
 
     def start(self, clock: Callable[[], float], connected: Waiter, closed: Moment) -> None:
         """Begin to connect; `connected` gets the server's name for the session, or what went wrong."""
@@ -229,11 +259,13 @@ class Driver(ABC):
 
     def deliver(self, events: list[ClientEvent]) -> None:
         """What a session says, to whom it concerns."""
-        rest = iter(events)
+        left = iter(events)
         try:
-            self._hand_out(rest)
+            self._hand_out(left)
         except BaseException:
-            self.deliver(list(rest))  # whoever waits for one of these must not wait for ever
+            for event in left:  # whoever waits for one of these must not wait for ever
+                with suppress(Exception):
+                    self._hand_out(iter([event]))
             raise
 
     def _hand_out(self, events: Iterator[ClientEvent]) -> None:
@@ -261,36 +293,53 @@ class Driver(ABC):
                 self._changed(event)
 
     def _changed(self, event: ClientEvent) -> None:
-        where = self.config.where
+        where, counters = self.config.where, self._counters
         if isinstance(event, Connected):
             again, name = "re" if event.resumed else "", event.peer.session_id
             _LOGGER.info("%sconnected to %s as %s", again, where, name)
-            if not self._connected.done() and self._session.peer is event.peer:
-                self._connected.set_result(name)
+            self._counters = replace(counters, connects=counters.connects + 1)
+            if self._session.peer is event.peer:
+                self._tell(Change(READY, name, event.resumed))
+                if not self._connected.done():
+                    self._connected.set_result(name)
         elif isinstance(event, Disconnected):
             wait = event.retry_at - self.now()
             _LOGGER.warning("%s; next attempt in %.1f s", event.cause, wait)
+            self._counters = replace(counters, losses=counters.losses + 1, last_error=event.cause)
+            if self.state == BACKING_OFF:
+                self._tell(Change(BACKING_OFF, cause=event.cause, retry_in=max(wait, 0.0)))
         elif isinstance(event, Discarded):
             _LOGGER.info("left out what %s sent: %s", where, event.reason)
         elif isinstance(event, Closed):
             self._ended(event)
 
     def _ended(self, event: Closed) -> None:
-        if event.cause is not None and self._connected.done():
-            _LOGGER.error("gave up: %s", event.cause)  # else `connect` raises it
-        if self._session.state == CLOSED and not self._connected.done():
-            self._connected.set_exception(
-                event.cause or ClosedError("the client was closed while it connected")
-            )
+        if event.cause is not None:
+            self._counters = replace(self._counters, losses=self._counters.losses + 1, last_error=event.cause)
+            if self._connected.done():
+                _LOGGER.error("gave up: %s", event.cause)  # else `connect` raises it
+        if self._session.state == CLOSED:
+            self._tell(Change(CLOSED, cause=event.cause))
+            for follower in list(self._followers):
+                follower.end(None)
+            self._followers.clear()
+            if not self._connected.done():
+                self._connected.set_exception(
+                    event.cause or ClosedError("the client was closed while it connected")
+                )
         self.settle()
 
-
-def connected_before() -> ClosedError:
-    """What a client says that is to connect for the second time."""
-    return ClosedError("this client was connected before; make a new one to connect again")
+    def _tell(self, change: Change) -> None:
+        for follower in list(self._followers):
+            follower.push(change)
 
 
 def _not_connected() -> ClosedError:
     return ClosedError(
         "the client is not connected: use it with `with` or `async with`, or call connect() first"
     )
+
+
+def connected_before() -> ClosedError:
+    """What a client is told that is connected again."""
+    return ClosedError("this client was connected before; make a new one to connect again")

@@ -6,8 +6,9 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Generator
 from copy import copy
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
+from dispatch.lifecycle import KEPT, Change
 from dispatch.results import Event, read_event, read_gap
 from dwp_core.errors import ClosedError, DispatchError
 from dwp_core.frames import EventHead
@@ -21,21 +22,73 @@ _ACKNOWLEDGE = 32
 """Events after which the session is told that they were consumed, at the latest."""
 
 
-class Feed(ABC):
+I = TypeVar("I")  # noqa: E741  # an item
+R = TypeVar("R")
+
+
+class Reading(ABC, Generic[I, R]):
+    """Things that come one after the other, kept until somebody takes them."""
+
+    def __init__(self, bound: int | None = None) -> None:
+        self._items: deque[I] = deque(maxlen=bound)
+        self._over = False
+        self._error: DispatchError | None = None
+
+    def push(self, item: I) -> None:
+        """Another one has come; for the driver."""
+        self._items.append(item)
+        self._wake()
+
+    def end(self, error: DispatchError | None) -> None:
+        """Nothing more comes; for the driver."""
+        self._over = True
+        self._error = error
+        self._wake()
+
+    @abstractmethod
+    def _wake(self) -> None:
+        """Whoever waits looks again."""
+
+    @abstractmethod
+    def _take(self) -> R:
+        """The next of the items, of which there is one."""
+
+    def _failure(self) -> DispatchError | None:
+        """Why it ended, for one caller: each gets a traceback of its own."""
+        return copy(self._error)
+
+
+class AwaitedReading(Reading[I, R]):
+    """To be read with `async for`."""
+
+    @abstractmethod
+    async def _changed(self) -> None:
+        """Wait until `_wake` is called."""
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> R:
+        while not self._items:
+            if self._over:
+                raise self._failure() or StopAsyncIteration
+            await self._changed()
+        return self._take()
+
+
+class Feed(Reading[EventHead | Gap, Event]):
     """The events of one channel, in order, across reconnects, kept until somebody takes them."""
 
     def __init__(self, driver: Driver, channel: str, until: frozenset[str] = frozenset()) -> None:
+        super().__init__()
         self.channel = channel
         """What was subscribed to."""
         self._driver = driver
         self.handle: Handle | None = None
         """How the session knows it; for the driver."""
         self._until = until
-        self._items: deque[EventHead | Gap] = deque()
         self._taken = 0
         self._started = False
-        self._over = False
-        self._error: DispatchError | None = None
 
     @property
     def position(self) -> int | None:
@@ -50,29 +103,10 @@ class Feed(ABC):
         state = "over" if self._over else "confirmed" if self._started else "waiting"
         return f"<Subscription {self.channel!r} {state}, {len(self._items)} unread>"
 
-    # What the driver tells.
-
-    def push(self, item: EventHead | Gap) -> None:
-        """An event or a gap has come."""
-        self._items.append(item)
-        self._wake()
-
     def start(self) -> None:
-        """The server has confirmed it."""
+        """The server has confirmed it; for the driver."""
         self._started = True
         self._wake()
-
-    def end(self, error: DispatchError | None) -> None:
-        """Nothing more comes."""
-        self._over = True
-        self._error = error
-        self._wake()
-
-    @abstractmethod
-    def _wake(self) -> None:
-        """Whoever waits looks again."""
-
-    # What readers take.
 
     def _leave(self) -> None:
         self._items.clear()
@@ -93,17 +127,13 @@ class Feed(ABC):
             self._leave()
         return read_event(self.channel, item)
 
-    def _failure(self) -> DispatchError | None:
-        """Why it ended, for one caller: each gets a traceback of its own."""
-        return copy(self._error)
-
     def _not_confirmed(self) -> DispatchError:
         return self._failure() or ClosedError(
             f"subscribe: {self.channel} was left, or the client closed, before the server confirmed it"
         )
 
 
-class AwaitedFeed(Feed):
+class AwaitedFeed(AwaitedReading[EventHead | Gap, Event], Feed):
     """A subscription to await, to iterate over with `async for`, and to leave.
 
     Await it to know that the server has confirmed it, or iterate over it directly. Events that come while nobody
@@ -114,10 +144,6 @@ class AwaitedFeed(Feed):
         ...     async for event in await client.subscribe("jobs"):
         ...         return event.kind
     """
-
-    @abstractmethod
-    async def _changed(self) -> None:
-        """Wait until `_wake` is called."""
 
     async def unsubscribe(self) -> None:
         """Leave. The iteration ends at once, also in other tasks; leaving twice does nothing."""
@@ -130,18 +156,25 @@ class AwaitedFeed(Feed):
             raise self._not_confirmed()
         return self
 
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Event:
-        while not self._items:
-            if self._over:
-                raise self._failure() or StopAsyncIteration
-            await self._changed()
-        return self._take()
-
     async def __aenter__(self) -> Self:
         return await self
 
     async def __aexit__(self, *exc: object) -> None:
         await self.unsubscribe()
+
+
+class Changes(Reading[Change, Change]):
+    """What happens to the connection of a client, until that is closed.
+
+    Begins with how things stand. Of changes that nobody takes, the newest are kept.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(KEPT)
+
+    def _take(self) -> Change:
+        return self._items.popleft()
+
+
+class AwaitedChanges(AwaitedReading[Change, Change], Changes):
+    """Changes to iterate over with `async for`."""

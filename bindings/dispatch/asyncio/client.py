@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dispatch.asyncio.driver import Driver
-from dispatch.asyncio.subscription import Subscription
+from dispatch.asyncio.subscription import States, Subscription
 from dispatch.client import AwaitedClient
 from dispatch.dialing import Dialer
 from dwp_core.client_events import ClientConfig
 
 
-class Dispatch(AwaitedClient[Driver, Subscription]):
+class Dispatch(AwaitedClient[Driver, Subscription, States]):
     """A client of a Dispatch server, for asyncio.
 
     One client serves a whole program: any number of tasks of one event loop may use it at once. A lost connection is
@@ -31,3 +31,6 @@ class Dispatch(AwaitedClient[Driver, Subscription]):
 
     def _new_feed(self, channel: str, until: frozenset[str]) -> Subscription:
         return Subscription(self._driver, channel, until)
+
+    def _new_changes(self) -> States:
+        return States(self._driver)

@@ -11,7 +11,7 @@ from dispatch.client import Client
 from dispatch.dialing import Dialer
 from dispatch.settings import check_seconds
 from dispatch.sync.driver import Driver
-from dispatch.sync.subscription import Subscription
+from dispatch.sync.subscription import States, Subscription
 from dwp_core.client_events import ClientConfig
 from dwp_core.subscriptions import Since
 
@@ -103,6 +103,22 @@ class Dispatch(Client[Driver], BlockingCalls):
         if entity.get("state") in operations.ENDED:
             subscription.end_here()
         return subscription
+
+    def states(self) -> States:
+        """Follow the connection: how it stands now, then every change, until the client is closed.
+
+        Raises:
+            ClosedError: the client was never connected.
+
+        Example:
+            >>> def log(client):
+            ...     for change in client.states():
+            ...         print(change.state, change.cause, change.retry_in)
+        """
+        changes = States(self._driver)
+        with self._driver.lock:
+            self._driver.follow(changes)
+        return changes
 
     def _listen(
         self, channel: str, since: Since, until: frozenset[str], timeout: float | None

@@ -7,11 +7,11 @@ import trio
 from dispatch.client import AwaitedClient
 from dispatch.dialing import Dialer
 from dispatch.trio.driver import Driver
-from dispatch.trio.subscription import Subscription
+from dispatch.trio.subscription import States, Subscription
 from dwp_core.client_events import ClientConfig
 
 
-class Dispatch(AwaitedClient[Driver, Subscription]):
+class Dispatch(AwaitedClient[Driver, Subscription, States]):
     """A client of a Dispatch server, for trio.
 
     One client serves a whole program: any number of tasks of one `trio.run` may use it at once. A lost connection is
@@ -41,3 +41,6 @@ class Dispatch(AwaitedClient[Driver, Subscription]):
         return await super().watch(id)
 
     watch.__doc__ = AwaitedClient.watch.__doc__
+
+    def _new_changes(self) -> States:
+        return States(self._driver)

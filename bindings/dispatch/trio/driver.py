@@ -13,14 +13,18 @@ from contextvars import copy_context
 from typing import ParamSpec, TypeVar
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
 from dispatch.client import AwaitedDriver
+from dispatch.driver import connected_before
 from dispatch.operations import Operation
 from dispatch.settings import check_seconds
+from dispatch.subscription import Feed
 from dispatch.trio.line import Line
 from dispatch.trio.waiting import Latch, Waiter
 from dwp_core.client import ClientSession
 from dwp_core.errors import DispatchError, InvalidRequest
+from dwp_core.subscriptions import Since
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -34,26 +38,34 @@ class Driver(AwaitedDriver):
     nursery: trio.Nursery
     """Where the tasks of this client live."""
     _home: trio.lowlevel.TrioToken
+    _begun = False
     _running = False
     _gone: Latch
 
+    # Ctrl-C may interrupt any line of a program, but a core that it interrupts is of no more use: from here on it waits
+    # for the next checkpoint.
+
+    @enable_ki_protection
     async def connect(self) -> str:
         await trio.lowlevel.checkpoint_if_cancelled()
+        if self._begun:
+            raise connected_before()
+        self._begun = True
+        self._home = trio.lowlevel.current_trio_token()
         connected, closed = Waiter(), Latch()
-        if self._line is None:
-            self._home = trio.lowlevel.current_trio_token()
-            await self._open_nursery(closed)
-        self.start(trio.current_time, connected, closed)
+        await self._open_nursery(closed)
         try:
+            self.start(trio.current_time, connected, closed)
             session_id: str = await connected.wait()
-        except trio.Cancelled:
-            await self._leave()
-            raise
         except DispatchError:
             await self._until_gone()
             raise
+        except BaseException as error:
+            await self._end_at_once(error)
+            raise
         return session_id
 
+    @enable_ki_protection
     async def close(self, drain: float) -> None:
         check_seconds("drain", drain, least=0.0, or_none=False)
         if self._line is None or not self.reachable:
@@ -63,25 +75,40 @@ class Driver(AwaitedDriver):
         self.end(drain)
         try:
             await self._closed.wait()
-        except trio.Cancelled:
-            await self._leave()
+        except BaseException as error:
+            await self._end_at_once(error)
             raise
         await self._until_gone()
 
+    @enable_ki_protection
     async def run(self, build: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         operation = build(*args, **kwargs)
-        await trio.lowlevel.checkpoint_if_cancelled()
         if self._line is not None:
             self.check_place()
+        await trio.lowlevel.checkpoint_if_cancelled()
         waiter = Waiter()
         request = self.ask(operation, waiter)
         try:
             answer = await waiter.wait()
-        except (trio.Cancelled, GeneratorExit):
+        except DispatchError:
+            raise
+        except BaseException:  # cancelled, dropped, Ctrl-C
             if self.reachable:
                 self.withdraw(request)
             raise
         return self.read(operation, answer)
+
+    @enable_ki_protection
+    def listen(self, feed: Feed, since: Since) -> None:
+        super().listen(feed, since)
+
+    @enable_ki_protection
+    def leave(self, feed: Feed) -> None:
+        super().leave(feed)
+
+    @enable_ki_protection
+    def consumed(self, feed: Feed, count: int) -> None:
+        super().consumed(feed, count)
 
     @property
     def reachable(self) -> bool:
@@ -112,21 +139,30 @@ class Driver(AwaitedDriver):
             async with trio.open_nursery() as self.nursery:
                 self._running = True
                 ready.set()
-                await closed.wait()
+                try:
+                    await closed.wait()
+                except trio.Cancelled:  # the run ends, and nobody has closed the client
+                    self._leave()
+                    raise
         except* Exception as defects:
             # A system task that fails ends the whole run, and with it programs that only use us.
             _LOGGER.critical("the client has failed, this is a defect of dispatch", exc_info=defects)
-            self._session.leave(now=self.now())
-            self._pump_all()
+            self._leave()
         finally:
             self._running = False
             self._gone.set_result(None)
 
-    async def _leave(self) -> None:
-        """Cancelled: end at once."""
-        self._session.leave(now=self.now())
-        self._pump_all()
-        await self._until_gone()
+    def _leave(self) -> None:
+        """End at once: what is on its way out still gets out."""
+        if self._line is not None:
+            self._session.leave(now=self.now())
+            self._pump_all()
+
+    async def _end_at_once(self, why: BaseException) -> None:
+        """Cancelled, interrupted, or dropped; then nothing can be waited for."""
+        self._leave()
+        if not isinstance(why, GeneratorExit):
+            await self._until_gone()
 
     async def _until_gone(self) -> None:
         """No task of ours stays behind. This takes no longer than what is on its way out."""
