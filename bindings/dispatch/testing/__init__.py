@@ -12,16 +12,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from dispatch.testing.live_server import MemoryServer as MemoryServer
+    from dispatch.testing.live_server import server as server
     from dispatch.testing.requests import Request as Request
     from dispatch.testing.script import new_id as new_id
     from dispatch.testing.transport import MockTransport as MockTransport
 
-__all__ = ["MockTransport", "Request", "new_id"]
+__all__ = ["MemoryServer", "MockTransport", "Request", "new_id", "server"]
 
 _HOME = {
+    "MemoryServer": "live_server",
     "MockTransport": "transport",
     "Request": "requests",
     "new_id": "script",
+    "server": "live_server",
 }
 
 

@@ -78,11 +78,9 @@ class AsyncioEnd(asyncio.Transport):
     # Inside.
 
     def _soon(self, function: Callable[..., object], *arguments: Any) -> None:
-        if threading.get_ident() == self._thread:
-            self._loop.call_soon(function, *arguments)
-            return
+        here = threading.get_ident() == self._thread
         try:
-            self._loop.call_soon_threadsafe(function, *arguments)
+            (self._loop.call_soon if here else self._loop.call_soon_threadsafe)(function, *arguments)
         except RuntimeError:
             pass  # the loop is closed, and nobody listens
 

@@ -175,14 +175,18 @@ class Peer:
         """Carry out what the session wants, and what is due."""
         session = self.session
         while True:
-            messages, events, effects = session.take_messages(), session.take_events(), session.take_effects()
+            messages = session.take_messages()
             if messages:
                 self.send(messages, binary=session.binary)
-            for event in events:
-                self._told(event)
+            events = session.take_events()
+            if events:
+                for event in events:
+                    self._told(event)
+                continue  # what they lead to is said before anything is ended
+            effects = session.take_effects()
             for effect in effects:
                 self._perform(effect)
-            if not (messages or events or effects) and not self._time_has_come():
+            if not (messages or effects or self._time_has_come()):
                 break
         self._write()
         at = None if self.over else session.next_deadline
