@@ -41,11 +41,11 @@ if TYPE_CHECKING:
 else:
 
     def operation(build):
-        """Make a call of the function that builds its operation: its driver runs it, and knows how to wait."""
+        """Make a call of the function that builds its operation: the client runs it, and knows how to wait."""
 
         @wraps(build)
         def call(self, *args, **kwargs):
-            return self._driver.run(build, self, *args, **kwargs)
+            return self._run(build, self, *args, **kwargs)
 
         signature = inspect.signature(build)
         returns = signature.return_annotation.removeprefix("Operation[").removesuffix("]")

@@ -7,7 +7,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Generic, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar
 
 from dispatch import operations
 from dispatch.calls import AwaitedCalls, Calls
@@ -20,6 +20,9 @@ from dispatch.subscription import AwaitedChanges, AwaitedFeed
 from dispatch.wire import Address
 from dwp_core.client_events import ClientConfig
 from dwp_core.subscriptions import Since
+
+if TYPE_CHECKING:
+    from dispatch.telemetry import OpenTelemetry
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -49,6 +52,7 @@ class Client(Calls, Generic[D]):
         headers: Mapping[str, str] | None = None,
         event_buffer: int = EVENT_BUFFER,
         codec: str | None = None,
+        telemetry: OpenTelemetry | None = None,
         transport: Transport | None = None,
     ) -> None:
         """Make a client; nothing is sent before it connects.
@@ -71,6 +75,7 @@ class Client(Calls, Generic[D]):
             headers: more headers for the opening handshake.
             event_buffer: unread events of one subscription, towards a server that cannot send them again.
             codec: "fast" or "portable"; None takes the fast one where it is there.
+            telemetry: spans and metrics for each call (`dispatch.telemetry`); None for none.
             transport: instead of a network, for tests: a `dispatch.testing.MockTransport`.
 
         Raises:
@@ -92,10 +97,21 @@ class Client(Calls, Generic[D]):
         if transport is not None:
             config = transport.adapt(config)
         self._driver = self._new_driver(config, dialer, timeout)
+        self._run: Callable[..., Any] = (
+            self._plain_run() if telemetry is None else self._observed_run(telemetry)
+        )
 
     @abstractmethod
     def _new_driver(self, config: ClientConfig, dialer: Dialer, timeout: float | None) -> D:
         """What drives this client."""
+
+    @abstractmethod
+    def _plain_run(self) -> Callable[..., Any]:
+        """What runs a call, from what builds its operation and the arguments for that."""
+
+    @abstractmethod
+    def _observed_run(self, telemetry: OpenTelemetry) -> Callable[..., Any]:
+        """The same, observed."""
 
     def __repr__(self) -> str:
         return f"<Dispatch {self._driver.config.where} {self.state}>"
@@ -145,6 +161,18 @@ C = TypeVar("C", bound=AwaitedChanges)
 
 class AwaitedClient(Client[A], AwaitedCalls, Generic[A, S, C]):
     """A client for an event loop."""
+
+    def _plain_run(self) -> Callable[..., Any]:
+        return self._driver.run
+
+    def _observed_run(self, telemetry: OpenTelemetry) -> Callable[..., Any]:
+        run, where = self._driver.run, self._driver.config.where
+
+        async def observed(build: Callable[..., Operation[Any]], *args: Any, **kwargs: Any) -> Any:
+            with telemetry.call(build(*args, **kwargs), where) as operation:
+                return await run(lambda: operation)
+
+        return observed
 
     async def connect(self) -> str:
         """Connect and log in.
@@ -230,7 +258,7 @@ class AwaitedClient(Client[A], AwaitedCalls, Generic[A, S, C]):
         self._driver.listen(feed, None)
         try:
             await feed
-            entity = await self._driver.run(lambda: look.operation)
+            entity = await self._run(lambda: look.operation)
         except BaseException:
             await feed.unsubscribe()
             raise

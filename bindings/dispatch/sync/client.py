@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 from dispatch import operations
 from dispatch.calls import BlockingCalls
 from dispatch.client import Client
 from dispatch.dialing import Dialer
+from dispatch.operations import Operation
 from dispatch.settings import check_seconds
 from dispatch.sync.driver import Driver
 from dispatch.sync.subscription import States, Subscription
 from dwp_core.client_events import ClientConfig
 from dwp_core.subscriptions import Since
+
+if TYPE_CHECKING:
+    from dispatch.telemetry import OpenTelemetry
 
 
 class Dispatch(Client[Driver], BlockingCalls):
@@ -35,6 +40,18 @@ class Dispatch(Client[Driver], BlockingCalls):
 
             return HttpDriver(config, dialer, timeout)
         return Driver(config, dialer, timeout)
+
+    def _plain_run(self) -> Callable[..., Any]:
+        return self._driver.run
+
+    def _observed_run(self, telemetry: OpenTelemetry) -> Callable[..., Any]:
+        run, where = self._driver.run, self._driver.config.where
+
+        def observed(build: Callable[..., Operation[Any]], *args: Any, **kwargs: Any) -> Any:
+            with telemetry.call(build(*args, **kwargs), where) as operation:
+                return run(lambda: operation)
+
+        return observed
 
     def connect(self) -> str:
         """Connect and log in.
@@ -96,7 +113,7 @@ class Dispatch(Client[Driver], BlockingCalls):
         look = operations.entity(id)
         subscription = self._listen(look.channel, None, look.ends, timeout)
         try:
-            entity = self._driver.run(lambda: look.operation)
+            entity = self._run(lambda: look.operation)
         except BaseException:
             subscription.unsubscribe()
             raise
