@@ -11,10 +11,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from dwp_core.errors import InvalidRequest
 
 MARKER = "fast_form"
+SHARE = 5
+"""Behind the blockade state machines run one in so many of their histories."""
 
 
 @dataclass(slots=True)
@@ -80,3 +83,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker(MARKER):
             item.add_marker(expected)
+    machines = {item.cls for item in items if isinstance(item, pytest.Function) and item.cls is not None}
+    for machine in machines:
+        _shorten(machine)
+
+
+def _shorten(machine: type) -> None:
+    """State machines are about what the sessions decide, and run at length where there is everything."""
+    given = getattr(machine, "settings", None)
+    if isinstance(given, settings):
+        machine.settings = settings(given, max_examples=max(given.max_examples // SHARE, 1))  # type: ignore[attr-defined]
