@@ -206,7 +206,6 @@ class HttpStreams:
         try:
             blocks = stream.reader.feed(data)
         except FrameError as error:
-            self._effects.append(AbortExchange(id))
             self._cut_off(stream, str(error), now)
             return True
         for block in blocks:
@@ -251,7 +250,6 @@ class HttpStreams:
             elif now - at > patience / 2:  # this side was asleep, not the server: one more round
                 self._timers.set(name, now + patience)
             else:
-                self._effects.append(AbortExchange(name))
                 self._cut_off(stream, f"it has been silent for {patience:g} s", now)
         self._open_wanted(now)
 
@@ -293,7 +291,7 @@ class HttpStreams:
                 self._timers.set(stream.id, now + self._patience(stream))
             else:
                 self._timers.cancel(stream.id)
-        elif not stream.paused:
+        else:
             self._timers.set(stream.id, now + self._patience(stream))
 
     def _patience(self, stream: _Stream) -> float:

@@ -78,8 +78,7 @@ class BlockReader:
                 self._take(line)
             elif self._fields or self._data:
                 blocks.append(self._block())
-                self._size = 0
-        self._size = max(self._size, len(rest)) if not blocks else len(rest) + sum(map(len, self._data))
+        self._size = len(rest) + sum(map(len, self._data))
         self._check_size()
         return blocks
 
