@@ -43,12 +43,12 @@ def test_without_its_packages_the_command_line_says_how_to_get_them(absent: tupl
     assert result.stdout == ""
 
 
-@pytest.mark.parametrize("command", [["serve"], ["demo"]])
-def test_without_the_servers_packages_serve_and_demo_say_how_to_get_them(command: list[str]) -> None:
+@pytest.mark.parametrize(("command", "extra"), [(["serve"], "server"), (["demo"], "all")])
+def test_without_their_packages_serve_and_demo_say_how_to_get_them(command: list[str], extra: str) -> None:
     result = run(f"from dispatch.cli import main; sys.exit(main({command!r}))", absent=("uvicorn",))
     assert result.returncode == 2
     assert "uvicorn" in result.stderr
-    assert "dispatch-sdk[server]" in result.stderr.replace("\n", " ")
+    assert f"dispatch-sdk[{extra}]" in result.stderr.replace("\n", " ")
     assert "Traceback" not in result.stderr
 
 

@@ -31,6 +31,8 @@ def test_the_demo_ends_by_itself_with_a_summary_that_people_can_read() -> None:
     assert "dead letter: import-feed: " in result.stdout
     for kind in ("job.enqueued", "job.started", "job.completed", "job.retrying", "job.dlq"):
         assert kind in result.stdout
+    for client in ("dispatch.asyncio", "dispatch.trio", "dispatch.sync"):
+        assert client in result.stdout
     assert "Traceback" not in result.stderr
 
 
@@ -39,6 +41,7 @@ def test_the_demo_says_in_json_what_machines_want_to_know(tmp_path: Path) -> Non
     assert result.returncode == 0, result.stdout + result.stderr
     *events, last = map(json.loads, result.stdout.splitlines())
     assert last["summary"]["states"] == {"completed": 5, "failed": 1}
+    assert last["summary"]["clients"] == {"asyncio": 2, "trio": 2, "sync": 2}
     assert last["summary"]["as_expected"] is True
     assert last["summary"]["events"] == len(events)
     # Its file is a server's file like any other.

@@ -2,7 +2,8 @@
 
 Starts a real server in a process of its own on an SQLite file, asks it over the wire for real jobs, shows their events
 as they happen, and ends by itself with a summary: some jobs succeed, one succeeds at its retry, one ends with the dead
-letters. Nothing is left behind unless `--db` says where to keep the file.
+letters. Three clients ask at once, one for asyncio, one for trio, one that blocks; the first of them also watches.
+Nothing is left behind unless `--db` says where to keep the file.
 """
 
 from __future__ import annotations
@@ -32,20 +33,31 @@ from dispatch.cli.ask import JsonOption
 from dispatch.cli.exits import CommandFailed, Exit, UsageError
 from dispatch.cli.output import Output, event_line, event_record, state_text
 from dispatch.results import Event
+from dispatch.sync import Dispatch as BlockingDispatch
 
 APP = "dispatch.cli.demo_app"
 USUAL_PORT = 8080
 SHOW_SECONDS = 60.0
 STOP_SECONDS = 10.0
 
-JOBS: tuple[tuple[str, dict[str, Any], dict[str, Any]], ...] = (
-    ("send-email", {"to": "ada@example.com", "subject": "Welcome!"}, {"priority": 10}),
-    ("send-email", {"to": "grace@example.com", "subject": "Welcome!"}, {}),
-    ("resize-image", {"image": "cat.png", "width": 640}, {"queue": "images"}),
-    ("resize-image", {"image": "dog.png", "width": 640}, {"queue": "images"}),
-    ("charge-card", {"order_id": "ORD-001", "amount": 4200}, {}),
-    ("import-feed", {"url": "https://feeds.example.com/prices"}, {}),
-)
+Jobs = tuple[tuple[str, dict[str, Any], dict[str, Any]], ...]
+
+JOBS: dict[str, Jobs] = {
+    "asyncio": (
+        ("send-email", {"to": "ada@example.com", "subject": "Welcome!"}, {"priority": 10}),
+        ("resize-image", {"image": "cat.png", "width": 640}, {"queue": "images"}),
+    ),
+    "trio": (
+        ("send-email", {"to": "grace@example.com", "subject": "Welcome!"}, {}),
+        ("charge-card", {"order_id": "ORD-001", "amount": 4200}, {}),
+    ),
+    "sync": (
+        ("resize-image", {"image": "dog.png", "width": 640}, {"queue": "images"}),
+        ("import-feed", {"url": "https://feeds.example.com/prices"}, {}),
+    ),
+}
+"""What each client asks for."""
+COUNT = sum(len(jobs) for jobs in JOBS.values())
 
 
 def register_demo(app: typer.Typer) -> None:
@@ -73,9 +85,9 @@ def demo(
     as_json: JsonOption = False,
 ) -> None:
     """See it work: a server, jobs over the wire, their events live, a summary. Ends by itself."""
-    missing = missing_of(SERVER_MODULES)
+    missing = missing_of((*SERVER_MODULES, "trio"))
     if missing:
-        raise UsageError(how_to_install("the demo's server", missing, "server"))
+        raise UsageError(how_to_install("the demo", missing, "all"))
     output = Output(machine=as_json)
     # Told to end by anybody, it ends as by Ctrl-C: its server with it.
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
@@ -93,22 +105,37 @@ class Show:
     started: float
     ended: float = 0.0
     names: dict[str, str] = field(default_factory=dict)
+    askers: dict[str, str] = field(default_factory=dict)
+    answers: dict[str, str] = field(default_factory=dict)
     states: dict[str, str] = field(default_factory=dict)
     kinds: Counter[str] = field(default_factory=Counter)
     dead_letters: list[Mapping[str, Any]] = field(default_factory=list)
+    everything_asked: asyncio.Event = field(default_factory=asyncio.Event)
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+
+    def asked(self, job_id: str, name: str, asker: str) -> None:
+        """A client, in whatever thread, has asked for a job."""
+        self.names[job_id], self.askers[job_id] = name, asker
+        if len(self.names) == COUNT:
+            self.loop.call_soon_threadsafe(self.everything_asked.set)
+
+    def asked_by(self, asker: str) -> list[str]:
+        """Its jobs."""
+        return [job_id for job_id, who in self.askers.copy().items() if who == asker]
 
     @property
     def over(self) -> bool:
         """Every job has ended, and the failed one has reached the dead letters."""
         ended = sum(state in ("completed", "failed", "cancelled") for state in self.states.values())
-        return ended == len(JOBS) and self.kinds["job.dlq"] >= list(self.states.values()).count("failed")
+        return ended == COUNT and self.kinds["job.dlq"] >= list(self.states.values()).count("failed")
 
     @property
     def as_expected(self) -> bool:
         """All but one succeeded, one of them after a retry; one lies with the dead letters."""
         counts = Counter(self.states.values())
         return (
-            counts == {"completed": len(JOBS) - 1, "failed": 1}
+            counts == {"completed": COUNT - 1, "failed": 1}
+            and self.answers == self.states
             and self.kinds["job.retrying"] >= 2
             and len(self.dead_letters) >= 1
         )
@@ -176,19 +203,60 @@ async def _show(url: str, token: str, output: Output) -> Show:
     async with Dispatch(url=url, token=token) as client:
         show = Show(started=time.perf_counter())
         subscription = await client.subscribe("firehose")
-        for name, payload, options in JOBS:
-            job = await client.enqueue(name, payload, **options)
-            show.names[job.job_id] = name
-        async for event in subscription:
-            if event["data"].get("job_id") not in show.names:
-                continue  # a file that was given may hold older jobs
-            _note(event, show, output)
-            if show.over:
-                break
+        asking = asyncio.gather(
+            _ask_with_asyncio(client, show),
+            asyncio.to_thread(_ask_with_trio, url, token, show),
+            asyncio.to_thread(_ask_blocking, url, token, show),
+        )
+        everything_asked = asyncio.ensure_future(show.everything_asked.wait())
+        try:
+            await asyncio.wait((asking, everything_asked), return_when=asyncio.FIRST_COMPLETED)
+            if not everything_asked.done():
+                await asking  # it has failed
+            async for event in subscription:
+                if event["data"].get("job_id") in show.names:  # a file that was given may hold older jobs
+                    _note(event, show, output)
+                if show.over:
+                    break
+            await asking
+        finally:
+            everything_asked.cancel()
+            asking.cancel()  # the threads end when their server does
+            await asyncio.gather(asking, return_exceptions=True)
         show.ended = time.perf_counter()
         letters = (await client.list_dead_letters()).entries
         show.dead_letters = [entry for entry in letters if entry.get("job_id") in show.names]
         return show
+
+
+async def _ask_with_asyncio(client: Dispatch, show: Show) -> None:
+    for name, payload, options in JOBS["asyncio"]:
+        show.asked((await client.enqueue(name, payload, **options)).job_id, name, "asyncio")
+    for job_id in show.asked_by("asyncio"):
+        show.answers[job_id] = (await client.wait(job_id)).state
+
+
+def _ask_with_trio(url: str, token: str, show: Show) -> None:
+    import trio  # not everybody who has the command line has it
+
+    from dispatch.trio import Dispatch as TrioDispatch
+
+    async def ask() -> None:
+        async with TrioDispatch(url=url, token=token, reconnect=False) as client:
+            for name, payload, options in JOBS["trio"]:
+                show.asked((await client.enqueue(name, payload, **options)).job_id, name, "trio")
+            for job_id in show.asked_by("trio"):
+                show.answers[job_id] = (await client.wait(job_id)).state
+
+    trio.run(ask)
+
+
+def _ask_blocking(url: str, token: str, show: Show) -> None:
+    with BlockingDispatch(url=url, token=token, reconnect=False) as client:
+        for name, payload, options in JOBS["sync"]:
+            show.asked(client.enqueue(name, payload, **options).job_id, name, "sync")
+        for job_id in show.asked_by("sync"):
+            show.answers[job_id] = client.wait(job_id).state
 
 
 def _note(event: Event, show: Show, output: Output) -> None:
@@ -210,6 +278,7 @@ def _summary(show: Show, output: Output) -> None:
             {
                 "summary": {
                     "jobs": len(show.names),
+                    "clients": dict(Counter(show.askers.values())),
                     "states": dict(counts),
                     "retries": show.kinds["job.retrying"],
                     "dead_letters": len(show.dead_letters),
@@ -222,9 +291,14 @@ def _summary(show: Show, output: Output) -> None:
         return
     output.line("")
     output.table(
-        ("job", "function", "state"),
+        ("job", "function", "asked by", "state"),
         [
-            (escape(job_id), escape(name), state_text(show.states.get(job_id, "pending")))
+            (
+                escape(job_id),
+                escape(name),
+                f"dispatch.{show.askers[job_id]}",
+                state_text(show.states.get(job_id, "pending")),
+            )
             for job_id, name in show.names.items()
         ],
     )
