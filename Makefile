@@ -19,7 +19,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 CORE_TESTS := $(wildcard tests/core tests/property tests/simulation tests/vectors)
 OTHER_TESTS := $(filter-out $(CORE_TESTS) tests/__init__.py tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
 
-.PHONY: help demo test test-only lint format types cover portable bench bench-quick fuzz docs clean dev
+.PHONY: help demo test test-only lint format types cover portable pyodide bench bench-quick fuzz docs clean dev
 
 help: ## this list
 	@echo "make demo           start a server on SQLite, run jobs on it, watch their events live; ends by itself"
@@ -28,6 +28,7 @@ help: ## this list
 	@echo "make lint           ruff: rules and format          make format   let ruff write the format"
 	@echo "make types          mypy --strict and pyright"
 	@echo "make portable       the tests of the core in a Python without msgspec and without C extensions but its own"
+	@echo "make pyodide        the same in Pyodide, taken from npm; needs node, npm and pip, and a few minutes"
 	@echo "make bench          the table of performance bars, a few minutes   make bench-quick   under one minute"
 	@echo "make fuzz           coverage-guided fuzzing, SECONDS=60 for each target"
 	@echo "make docs           write the generated parts of docs/ anew"
@@ -66,6 +67,9 @@ cover: $(DEV_STAMP)
 
 portable: $(DEV_STAMP)
 	$(BIN)/python -m tests.portable
+
+pyodide: $(DEV_STAMP)
+	$(BIN)/python -m tests.portable.pyodide
 
 test: lint types cover portable
 	$(BIN)/python -m pytest -q -n 2 $(OTHER_TESTS)
