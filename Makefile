@@ -28,7 +28,7 @@ help: ## this list
 	@echo "make lint           ruff: rules and format          make format   let ruff write the format"
 	@echo "make types          mypy --strict and pyright"
 	@echo "make portable       the tests of the core in a Python without msgspec and without C extensions but its own"
-	@echo "make pyodide        the same in Pyodide, taken from npm; needs node, npm and pip, and a few minutes"
+	@echo "make pyodide        the same in Pyodide, taken from npm; needs node and npm, and a few minutes"
 	@echo "make bench          the table of performance bars, a few minutes   make bench-quick   under one minute"
 	@echo "make fuzz           coverage-guided fuzzing, SECONDS=60 for each target"
 	@echo "make docs           write the generated parts of docs/ anew"

@@ -1,6 +1,6 @@
 """Runs the tests of the core in Pyodide, which is Python in WebAssembly: `make pyodide`.
 
-No part of `make test`: it needs node, npm and pip, takes Pyodide from npm and what tests are made with from PyPI, and
+No part of `make test`: it needs node, npm and pip or uv, takes Pyodide from npm and what tests are made with from PyPI, and
 a few minutes. There are no processes, threads and servers in there, so what is about those is left out, by name.
 """
 
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgpack
@@ -32,7 +33,9 @@ def prepare(folder: Path) -> None:
     subprocess.run(["npm", "install", "--silent", "--no-audit", "--no-fund", PYODIDE], cwd=folder, check=True)
     pure = ("--only-binary=:all:", "--platform=any", f"--python-version={PYTHON}", "--no-deps", "--quiet")
     wheels = folder / "wheels"
-    subprocess.run([sys.executable, "-m", "pip", "download", *pure, "-d", wheels, *WHEELS], check=True)
+    # An environment that uv has made has no pip, but then there is uv.
+    pip = (sys.executable, "-m", "pip") if find_spec("pip") else ("uvx", "--quiet", "pip")
+    subprocess.run([*pip, "download", *pure, "-d", wheels, *WHEELS], check=True)
     for wheel in wheels.iterdir():
         zipfile.ZipFile(wheel).extractall(folder)
     only_python = shutil.ignore_patterns("__pycache__", "*.so", "*.pyd")
