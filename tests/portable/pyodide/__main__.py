@@ -1,7 +1,7 @@
 """Runs the tests of the core in Pyodide, which is Python in WebAssembly: `make pyodide`.
 
-No part of `make test`: it needs node, npm and pip or uv, takes Pyodide from npm and what tests are made with from PyPI, and
-a few minutes. There are no processes, threads and servers in there, so what is about those is left out, by name.
+No part of `make test`: it needs node, npm and pip or uv, takes Pyodide from npm and what tests are made with from PyPI,
+and a few minutes. There are no processes, threads and servers in there, so what is about those is left out, by name.
 """
 
 from __future__ import annotations
