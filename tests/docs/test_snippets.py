@@ -74,6 +74,7 @@ class Reader:
     def shell(self, command: str) -> str:
         environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
         environment["COLUMNS"] = "200"
+        environment["PYTEST_PLUGINS"] = "dispatch.testing.plugin"  # as where the project is installed
         if self.live is not None:
             environment["DISPATCH_URL"] = self.live.url
         result = subprocess.run(

@@ -153,6 +153,38 @@ def test_a_run_that_does_not_use_it_loads_nothing_for_it(tmp_path: Path) -> None
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+def test_the_kit_needs_nothing_but_the_client(tmp_path: Path) -> None:
+    code = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("typer", "rich", "uvicorn", "starlette", "anyio", "trio", "uvloop", "pytest"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+
+import dispatch
+from dispatch.sync import Dispatch
+from dispatch.testing import MockTransport, server
+
+@dispatch.function(name="double")
+def double(number: int) -> int:
+    return 2 * number
+
+with server() as running, Dispatch(running.url, running.token) as client:
+    client.enqueue("double", {"number": 21})
+    running.until_idle_blocking()
+    print(running.jobs()[0].output)
+transport = MockTransport()
+transport.answer("stats", {"connections": 7})
+with Dispatch("ws://test/dwp", transport=transport) as client:
+    print(client.stats()["connections"])
+"""
+    result = run("-W", "error", "-c", code, folder=tmp_path)
+    assert result.stdout.split() == ["42", "7"], result.stderr
+
+
 def test_pytest_finds_the_plugin_where_the_package_is_installed() -> None:
     """It goes by the module's own name, so that `-p dispatch.testing.plugin` does no harm where it is found already."""
     text = (ROOT / "pyproject.toml").read_text()
