@@ -25,6 +25,7 @@ _FAIR = 32
 class _Reading(AwaitedReading[I, R]):
     """How trio waits for the next item."""
 
+    _home: Driver
     _readers: trio.lowlevel.ParkingLot
     _in_a_row = 0
 
@@ -34,6 +35,7 @@ class _Reading(AwaitedReading[I, R]):
 
     async def _changed(self) -> None:
         self._in_a_row = 0
+        self._home.check_place()  # nobody could wake a task of another run
         await self._readers.park()
 
     async def __anext__(self) -> R:
@@ -50,6 +52,7 @@ class Subscription(_Reading[EventHead | Gap, Event], AwaitedFeed):
 
     def __init__(self, driver: Driver, channel: str, until: frozenset[str]) -> None:
         super().__init__(driver, channel, until)
+        self._home = driver
         self._readers = trio.lowlevel.ParkingLot()
 
 
@@ -57,6 +60,6 @@ class States(_Reading[Change, Change], AwaitedChanges):
     """What happens to the connection: see `dispatch.subscription.Changes`."""
 
     def __init__(self, driver: Driver) -> None:
-        del driver
         super().__init__()
+        self._home = driver
         self._readers = trio.lowlevel.ParkingLot()
