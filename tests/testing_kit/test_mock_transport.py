@@ -140,6 +140,27 @@ async def test_a_function_answers_from_the_data_of_the_request(
             await client.get_job(new_id("job"))
 
 
+async def test_a_function_may_publish_what_follows_from_the_request(
+    transport: MockTransport, connect: Connect
+) -> None:
+    """So a test has a server on which jobs end by themselves; the events come before the answer, as they may."""
+
+    def enqueue(data: dict[str, Any]) -> Any:
+        for kind in ("job.enqueued", "job.started", "job.completed"):
+            transport.publish(kind, job_id=JOB, job_name=data["name"])
+        return {"job_id": JOB}
+
+    transport.answer("job.enqueue", enqueue)
+    async with connect(transport=transport) as client:
+        jobs = await client.subscribe("jobs")
+        assert (await client.enqueue("send-email")).job_id == JOB
+        assert [(await jobs.__anext__())["data"]["state"] for _ in range(3)] == [
+            "pending",
+            "running",
+            "completed",
+        ]
+
+
 async def test_errors_reach_the_program_as_a_server_sends_them(
     transport: MockTransport, connect: Connect
 ) -> None:
@@ -547,7 +568,12 @@ async def test_the_url_may_be_any_and_tls_and_proxies_do_not_matter(
 ) -> None:
     monkeypatch.setenv("wss_proxy", "https://proxy.invalid")
     transport.answer("stats")
-    for url in ("wss://example.invalid/dwp", "unix:/nowhere.sock", "ws://[::1]:1/other"):
+    for url in (
+        "wss://example.invalid/dwp",
+        "unix:/nowhere.sock",
+        "ws://[::1]:1/other",
+        "https://example.invalid/dwp/rpc",
+    ):
         async with connect(url=url, transport=transport) as client:
             await client.stats()
 

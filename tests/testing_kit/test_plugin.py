@@ -104,7 +104,7 @@ def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     environment = {
         **os.environ,
         "PYTEST_PLUGINS": PLUGIN,
-        "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "bindings"))),
+        "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "bindings"), os.environ.get("PYTHONPATH", ""))),
     }
     return subprocess.run(
         [sys.executable, *arguments],
