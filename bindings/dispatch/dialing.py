@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 import ssl as tls
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +18,7 @@ from inspect import isawaitable, iscoroutine
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from websockets.exceptions import InvalidProxy
-from websockets.proxy import get_proxy, parse_proxy
+from websockets.uri import WebSocketURI
 
 from dispatch.wire import Address
 from dwp_core.errors import InvalidRequest
@@ -124,8 +125,18 @@ class Dialer:
 
     @property
     def goes_over_http(self) -> bool:
-        """Whether each call is an HTTP request of its own."""
-        return self.address.http and self.transport is None
+        """Whether each call is an HTTP request of its own.
+
+        Raises:
+            InvalidRequest: it would be, but httpx is missing.
+        """
+        if not self.address.http or self.transport is not None:
+            return False
+        if find_spec("httpx") is None:
+            raise InvalidRequest(
+                f"url: {self.address.where} needs httpx, which is not installed: pip install 'dispatch-sdk[http]'"
+            )
+        return True
 
     @cached_property
     def tls(self) -> tls.SSLContext | None:
@@ -142,7 +153,7 @@ class Dialer:
         """
         if self.proxy is False or self.address.socket_path is not None or self.transport is not None:
             return None
-        url = self.proxy if self.proxy is not None else get_proxy(self.address.uri)
+        url = self.proxy if self.proxy is not None else _proxy_of_environment(self.address.uri)
         return _read_proxy(url) if url is not None else None
 
     async def current_token(self) -> str:
@@ -211,7 +222,17 @@ def _no_token(error: BaseException) -> DialError:
     return DialError(f"the token could not be had: {type(error).__name__}: {error}", fatal=True)
 
 
+def _proxy_of_environment(uri: WebSocketURI) -> str | None:
+    if sys.platform not in ("win32", "darwin") and not any(n.lower().endswith("_proxy") for n in os.environ):
+        return None  # elsewhere the system may know of one
+    from websockets.proxy import get_proxy  # loads an HTTP client: not for everybody
+
+    return get_proxy(uri)
+
+
 def _read_proxy(url: str) -> Proxy:
+    from websockets.proxy import parse_proxy
+
     example = "one looks like http://proxy:3128 or socks5://user:password@proxy:1080"
     try:
         parsed = parse_proxy(url)

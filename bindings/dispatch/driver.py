@@ -86,7 +86,7 @@ class Driver(ABC):
         """The clock that this client lives by, in monotonic seconds."""
         self._connected: Any  # a waiter, which each binding knows more of
         self._closed: Any
-        self._followers: WeakSet[Changes] = WeakSet()
+        self._followers: WeakSet[Changes] | None = None
         self._counters = Counters()
 
     # What a binding gives.
@@ -151,6 +151,8 @@ class Driver(ABC):
         if self.state == CLOSED:
             changes.end(None)
         else:
+            if self._followers is None:
+                self._followers = WeakSet()
             self._followers.add(changes)
 
     def start(self, clock: Callable[[], float], connected: Waiter, closed: Moment) -> None:
@@ -320,9 +322,9 @@ class Driver(ABC):
                 _LOGGER.error("gave up: %s", event.cause)  # else `connect` raises it
         if self._session.state == CLOSED:
             self._tell(Change(CLOSED, cause=event.cause))
-            for follower in list(self._followers):
+            for follower in list(self._followers or ()):
                 follower.end(None)
-            self._followers.clear()
+            self._followers = None
             if not self._connected.done():
                 self._connected.set_exception(
                     event.cause or ClosedError("the client was closed while it connected")
@@ -330,7 +332,7 @@ class Driver(ABC):
         self.settle()
 
     def _tell(self, change: Change) -> None:
-        for follower in list(self._followers):
+        for follower in list(self._followers or ()):
             follower.push(change)
 
 

@@ -128,7 +128,7 @@ class Connection(line.Connection):
         self._writing = False
         self._leaving = False
         self._direct: socket.socket | None = None
-        """To write to without waiting, which a trio stream has no way to."""
+        """To read from and write to without waiting, which a trio stream has no way to."""
         if isinstance(stream, trio.SocketStream):
             self._direct = socket.socket(fileno=stream.socket.dup().detach())
             self._direct.setblocking(False)
@@ -157,14 +157,25 @@ class Connection(line.Connection):
             self._line.gone(self)
 
     async def _read(self) -> None:
-        receive, wire, owner, now = self._stream.receive_some, self.wire, self._line, self._now
-        while data := await receive(_READ):
-            wire.receive_data(bytes(data), now=now())
+        wire, owner, now = self.wire, self._line, self._now
+        while data := await self._receive():
+            wire.receive_data(data, now=now())
             owner.received()
             if wire.over:
                 return
         wire.receive_eof(now=now())
         owner.pump()
+
+    async def _receive(self) -> bytes:
+        direct = self._direct
+        if direct is None:
+            return bytes(await self._stream.receive_some(_READ))
+        while True:
+            await trio.lowlevel.wait_readable(direct)  # a stream would try first, and fail, each time
+            try:
+                return direct.recv(_READ)
+            except BlockingIOError:
+                pass
 
     def flush(self) -> None:
         output: bytes | memoryview = self.wire.take_output()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import outcome
 import trio
 from trio.lowlevel import Abort, RaiseCancelT, Task, current_task, reschedule, wait_task_rescheduled
 
@@ -12,45 +11,48 @@ from trio.lowlevel import Abort, RaiseCancelT, Task, current_task, reschedule, w
 class Waiter:
     """A result or an error that one task at a time waits for. Cancelling the wait leaves it as it is."""
 
-    __slots__ = ("_outcome", "_task")
+    __slots__ = ("_done", "_error", "_result", "_task")
 
     def __init__(self) -> None:
-        self._outcome: outcome.Value[Any] | outcome.Error | None = None
+        self._done = False
+        self._error: BaseException | None = None
         self._task: Task | None = None
 
     def done(self) -> bool:
         """Whether it is there."""
-        return self._outcome is not None
+        return self._done
 
     def set_result(self, result: Any, /) -> None:
         """Here it is."""
-        self._settle(outcome.Value(result))
+        self._done = True
+        self._result = result
+        if self._task is not None:
+            reschedule(self._task)
+            self._task = None
 
     def set_exception(self, error: BaseException, /) -> None:
         """There will be none, because of this."""
-        self._settle(outcome.Error(error))
+        self._error = error
+        self.set_result(None)
 
     async def wait(self) -> Any:
         """The result.
 
         Raises:
-            Exception: the error that was set.
+            BaseException: the error that was set.
         """
-        if self._outcome is not None:
+        if self._done:
             await trio.lowlevel.checkpoint()
-            return self._outcome.unwrap()
-        self._task = current_task()
-        return await wait_task_rescheduled(self._leave)
+        else:
+            self._task = current_task()
+            await wait_task_rescheduled(self._leave)
+        if self._error is not None:
+            raise self._error
+        return self._result
 
     def _leave(self, _: RaiseCancelT) -> Abort:
         self._task = None
         return Abort.SUCCEEDED
-
-    def _settle(self, settled: outcome.Value[Any] | outcome.Error) -> None:
-        self._outcome = settled
-        if self._task is not None:
-            reschedule(self._task, settled)
-            self._task = None
 
 
 class Latch:
