@@ -10,12 +10,14 @@ import random
 import socket
 import ssl as tls
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 from urllib.parse import urlencode, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
+
+import httpx
 
 from dispatch import line
 from dispatch.dialing import Dialer, DialError, failure_of
@@ -26,14 +28,6 @@ from dwp_core.effects import Effect
 from dwp_core.errors import InvalidRequest
 from dwp_core.http_client import HttpClientSession
 from dwp_core.http_exchange import AbortExchange, BeginExchange, HttpEffect, ResumeReading
-
-if TYPE_CHECKING:
-    import httpx
-else:
-    try:
-        import httpx
-    except ImportError:  # `needs_httpx` says so, to whom it concerns
-        httpx = None
 
 FAREWELL = line.FAREWELL
 _KEPT = 4.0
@@ -50,14 +44,10 @@ class HttpSide:
         agent: what the client calls itself.
 
     Raises:
-        InvalidRequest: httpx is missing, or a header cannot be used here.
+        InvalidRequest: a header cannot be used here.
     """
 
     def __init__(self, dialer: Dialer, connect_timeout: float, agent: str) -> None:
-        if httpx is None:
-            raise InvalidRequest(
-                "url: http:// and https:// addresses need httpx: pip install 'dispatch-sdk[http]'"
-            )
         address = dialer.address
         for name in address.headers:
             if name.lower() in _OURS:
@@ -100,15 +90,16 @@ class HttpSide:
         url = self._events if begin.is_stream else self._rpc
         headers = {**self._headers, **sealed.headers}
         query = "&".join(filter(None, (url.query, urlencode(sealed.query))))
-        return httpx.Request(
+        request = httpx.Request(
             "GET" if begin.is_stream else "POST",
             urlunsplit(url._replace(query=query)),
             headers=headers,
             content=sealed.body or None,
-            extensions={
-                "timeout": {"connect": self._connect_timeout}
-            },  # the session keeps the time of the rest
+            # The session keeps the time of everything else.
+            extensions={"timeout": {"connect": self._connect_timeout}},
         )
+        request.stream = Body(sealed.body)
+        return request
 
     def failure_of(self, error: Exception) -> tuple[DialError, bool]:
         """Why an exchange was lost, and whether the server may have got the request."""
@@ -151,6 +142,25 @@ class HttpSide:
         if proxy.url.scheme.startswith("socks") and find_spec("socksio") is None:
             raise DialError("a SOCKS proxy needs socksio: pip install 'httpx[socks]'", fatal=True)
         return proxy
+
+
+class Body(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """The body of a request. httpx's own is a generator, of which trio complains when an exchange is given up."""
+
+    def __init__(self, content: bytes) -> None:
+        self._pieces = iter((content,))
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._pieces
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """The whole of it, once."""
+        for piece in self._pieces:
+            return piece
+        raise StopAsyncIteration
 
 
 class Carrier:
