@@ -171,6 +171,16 @@ async def test_errors_reach_the_program_as_a_server_sends_them(
     assert (refused.value.code, refused.value.details) == (429, "try later")
 
 
+async def test_what_a_server_refuses_because_it_goes_away_is_asked_again(
+    transport: MockTransport, connect: Connect
+) -> None:
+    transport.answer("job.cancel", ConnectionError("going away"), {})
+    async with connect(transport=transport) as client:
+        assert await client.cancel_job(JOB) == {"status": "cancelled"}
+        assert client.session_id == "mock_2"
+    assert len(transport.asked("job.cancel")) == 2
+
+
 async def test_a_function_that_fails_is_named_in_the_error_of_the_call(
     transport: MockTransport, connect: Connect
 ) -> None:

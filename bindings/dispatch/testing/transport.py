@@ -22,10 +22,17 @@ from dispatch.testing.script import Answer, Script, encode_answer
 from dispatch.testing.waiting import awaited, awaited_blocking
 from dwp_core.backoff import Backoff
 from dwp_core.codec.payload import decode_payload, encode_payload
-from dwp_core.errors import AuthError, ConflictError, DispatchError, InvalidRequest, TimeoutError
+from dwp_core.errors import (
+    UNAVAILABLE,
+    AuthError,
+    ConflictError,
+    DispatchError,
+    InvalidRequest,
+    TimeoutError,
+)
 from dwp_core.events import LoggedEvent
 from dwp_core.hub import Hub
-from dwp_core.peer import IDEMPOTENCY
+from dwp_core.peer import DRAIN, IDEMPOTENCY
 from dwp_core.server_events import Identity, ServerConfig
 from dwp_core.topics import JOB_PREFIX, RUN_PREFIX, state_of
 
@@ -40,6 +47,7 @@ if TYPE_CHECKING:
 
 _LOG = "log_mock"
 _A_DAY = 86_400.0
+_A_MOMENT = 1.0
 _AT_ONCE = Backoff(base=0.001, cap=0.001, stable_after=0.0)
 _FOREVER = 2**63
 
@@ -119,6 +127,7 @@ class MockTransport:
             answers: one after the other, the last one for all that follow; none for what a server usually says. Each
                 is a JSON value, or an error such as `NotFoundError("...")`, or a function that takes the data of the
                 request and gives or raises one of these. It must answer at once, and cannot ask the client itself.
+                After an error of code 503 a client asks again: it means that the server goes away.
 
         Raises:
             InvalidRequest: there is no such method, or that can be no answer.
@@ -126,7 +135,7 @@ class MockTransport:
         Example:
             >>> transport = MockTransport()
             >>> transport.answer("job.enqueue")
-            >>> transport.answer("stats", DispatchError("not now", code=503), {"connections": 1})
+            >>> transport.answer("stats", DispatchError("too many at once", code=429), {"connections": 1})
             >>> transport.answer("job.get", lambda data: {"id": data["job_id"], "state": "running"})
         """
         with self.lock:
@@ -404,6 +413,8 @@ class MockTransport:
             data = self._carry_out(request, chosen if given else self._script, peer)
         except DispatchError as error:
             self._close(request)
+            if error.code == UNAVAILABLE and DRAIN in peer.session.features:
+                peer.drain(_A_MOMENT)  # a server says that while it goes away, and has announced it
             peer.fail(request_id, error)
         else:
             self._close(request)
