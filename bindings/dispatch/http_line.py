@@ -113,6 +113,8 @@ class HttpSide:
         sent = not isinstance(error, unsent)
         if isinstance(error, httpx.ConnectTimeout):
             return DialError(f"no connection within {self._connect_timeout:g} s", fatal=False), sent
+        if isinstance(error, httpx.ProxyError):
+            return DialError(f"the proxy did not let us through: {error}", fatal=False), sent
         causes = list(_causes(error))
         for kind in (tls.SSLError, OSError):
             for cause in causes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -54,9 +55,13 @@ class RecordedServer:
     """The existing server over HTTP, as far as the recordings tell: its answers, to the requests that they answer.
 
     A request is answered as the recorded one with the same method, token and data; with its own id.
+
+    Args:
+        secure: to speak TLS with.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, secure: ssl.SSLContext | None = None) -> None:
+        self._secure = secure
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
         """Target, headers and body of each, in order."""
         self.lost_answers = 0
@@ -68,8 +73,10 @@ class RecordedServer:
 
     def __enter__(self) -> Self:
         self._thread.__enter__()
-        self._server = self._thread.run(asyncio.start_server(self._serve, "127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/dwp/rpc"
+        serving = asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._secure)
+        self._server = self._thread.run(serving)
+        scheme = "https" if self._secure is not None else "http"
+        self.url = f"{scheme}://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/dwp/rpc"
         return self
 
     def __exit__(self, *_: object) -> None:
