@@ -58,7 +58,8 @@ class Client(Calls, Generic[D]):
         """Make a client; nothing is sent before it connects.
 
         Args:
-            url: where the server is: "ws://127.0.0.1:8080/dwp", "wss://example.com/dwp", "unix:/run/dispatch.sock".
+            url: where the server is: "ws://127.0.0.1:8080/dwp", "wss://example.com/dwp", "unix:/run/dispatch.sock"; or
+                "https://example.com/dwp/rpc", where each call is an HTTP request and each subscription an event stream.
             token: the API key, or a function that gives it, asked anew for each attempt; asyncio and trio also take a
                 coroutine function. If it raises an OSError, that attempt has failed; any other exception closes the
                 client.
@@ -72,7 +73,7 @@ class Client(Calls, Generic[D]):
             proxy: URL of a proxy, e.g. "http://proxy:3128" or "socks5://proxy:1080"; None takes the one that the
                 environment names for the address (`wss_proxy`, `all_proxy`, `https_proxy`, `no_proxy` and their like),
                 False goes straight.
-            headers: more headers for the opening handshake.
+            headers: more headers for the opening handshake; over HTTP, for each request.
             event_buffer: unread events of one subscription, towards a server that cannot send them again.
             codec: "fast" or "portable"; None takes the fast one where it is there.
             telemetry: spans and metrics for each call (`dispatch.telemetry`); None for none.
@@ -178,7 +179,7 @@ class AwaitedClient(Client[A], AwaitedCalls, Generic[A, S, C]):
         """Connect and log in.
 
         Returns:
-            The session id that the server gave.
+            The session id that the server gave; "" over HTTP, which has no sessions.
 
         Raises:
             AuthError: the server refused the token.

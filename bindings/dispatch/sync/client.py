@@ -57,7 +57,7 @@ class Dispatch(Client[Driver], BlockingCalls):
         """Connect and log in.
 
         Returns:
-            The session id that the server gave.
+            The session id that the server gave; "" over HTTP, which has no sessions.
 
         Raises:
             AuthError: the server refused the token.
