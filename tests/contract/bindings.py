@@ -116,3 +116,6 @@ A blocking call ends with its answer, with its time, or with its client."""
 
 in_one_codec = pytest.mark.parametrize("codec", ["json"])
 """For scenarios that are heavy, and whose promise is about what happens below the codec."""
+
+over_http_too = pytest.mark.parametrize("world", ["ours", "go", "http"], indirect=True)
+"""For scenarios whose promise says nothing about a connection: our server keeps it over HTTP as well."""

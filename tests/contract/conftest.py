@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 
 from dispatch.store.memory import MemoryStore
 from dispatch.store.sqlite import SqliteStore
+from tests.bindings.http_servers import OurHttpServer
 from tests.contract.bindings import BINDINGS, Binding
 from tests.contract.go_server import GoServer
 from tests.contract.our_server import OurServer
@@ -57,6 +58,13 @@ def our_world(binding: Binding, codec: str, folder: Path, **settings: Any) -> It
 
 
 @contextmanager
+def http_world(binding: Binding, codec: str, folder: Path) -> Iterator[World[OurServer]]:
+    """At our server over HTTP: calls by RPC, subscriptions by event streams."""
+    with closing(MemoryStore()) as store, OurHttpServer(store) as server:
+        yield World(server, binding, codec, server.url, settings=TIMES)
+
+
+@contextmanager
 def go_world(binding: Binding, codec: str) -> Iterator[World[GoServer]]:
     """At the existing server, as it was recorded."""
     with GoServer() as server:
@@ -79,10 +87,12 @@ def go(binding: Binding, codec: str) -> Iterator[World[GoServer]]:
 def world(
     request: pytest.FixtureRequest, binding: Binding, codec: str, tmp_path: Path
 ) -> Iterator[World[Any]]:
-    """At either."""
-    with (
-        our_world(binding, codec, tmp_path) if request.param == "ours" else go_world(binding, codec) as world
-    ):
+    """At either; with `over_http_too`, at the third as well."""
+    if request.param == "go":
+        chosen: AbstractContextManager[World[Any]] = go_world(binding, codec)
+    else:
+        chosen = (our_world if request.param == "ours" else http_world)(binding, codec, tmp_path)
+    with chosen as world:
         yield world
 
 

@@ -72,7 +72,8 @@ class Relay:
 
     async def _listen(self) -> None:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=_PIECE)
-        self.url = f"ws://127.0.0.1:{self._server.sockets[0].getsockname()[1]}{urlsplit(self._target).path}"
+        target, port = urlsplit(self._target), self._server.sockets[0].getsockname()[1]
+        self.url = f"{target.scheme}://127.0.0.1:{port}{target.path}"
 
     async def _stop(self) -> None:
         await stop_accepting(self._server.sockets)

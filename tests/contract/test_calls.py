@@ -18,6 +18,7 @@ from dispatch.errors import (
     UnsupportedError,
 )
 from dwp_core.frames import DEFAULT_LIMITS
+from tests.contract.bindings import over_http_too
 from tests.contract.go_server import GoServer
 from tests.contract.our_server import OurServer
 from tests.contract.world import NO_JOB, NO_RUN, World, confirmed, failure_of, gather
@@ -45,6 +46,7 @@ PAYLOADS: list[Any] = [
 # Jobs.
 
 
+@over_http_too
 async def test_a_job_is_enqueued_run_and_read(world: World[Any]) -> None:
     """It goes in, ends, and is read again: a mapping with attributes, payload decoded, the raw one within reach."""
     async with world.client() as client:
@@ -89,6 +91,7 @@ async def test_payloads_come_back_as_they_went(world: World[Any], payload: Any) 
         assert (await client.get_job(alone.job_id)).payload == payload
 
 
+@over_http_too
 async def test_a_failure_is_an_outcome(world: World[Any]) -> None:
     """`wait` returns how it ended; that a function failed is no error of the call."""
     async with world.client() as client:
@@ -97,6 +100,7 @@ async def test_a_failure_is_an_outcome(world: World[Any]) -> None:
         assert "as it always does" in outcome.error
 
 
+@over_http_too
 async def test_a_job_that_waits_is_cancelled(world: World[Any]) -> None:
     """It never runs, and whoever waits for it hears so."""
     async with world.client() as client:
@@ -210,6 +214,7 @@ async def test_workflows_on_a_base_server(go: World[GoServer]) -> None:
         assert event["event_id"].startswith("evt_")
 
 
+@over_http_too
 async def test_every_method_that_a_server_does_not_have_is_answered_405(world: World[Any]) -> None:
     """`UnsupportedError` with the code 405, whether the server says so or the client knows it."""
     async with world.client() as client:
@@ -236,6 +241,7 @@ async def test_every_method_that_a_server_does_not_have_is_answered_405(world: W
             assert error.code == 405
 
 
+@over_http_too
 async def test_stats_ping_and_any_method_by_name(world: World[Any]) -> None:
     """`call` asks for any method and gives its data as they are."""
     async with world.client() as client:
@@ -255,6 +261,7 @@ async def test_a_thousand_calls_at_once(world: World[Any]) -> None:
         assert [job.payload for job in looks] == list(range(1000))
 
 
+@over_http_too
 async def test_errors_have_classes_codes_and_messages(world: World[Any]) -> None:
     """An error is caught by its class, by the builtin that it also is, or told by its code."""
     async with world.client() as client:
@@ -327,6 +334,7 @@ async def test_wrong_arguments_are_refused_before_anything_is_sent(go: World[GoS
         assert go.server.heard == []
 
 
+@over_http_too
 async def test_a_payload_at_the_limit_passes_and_one_over_it_is_an_error(world: World[Any]) -> None:
     """8 MiB to the byte. One more is 413, and the connection lives on."""
     key = "" if world.server.base else ',"idempotency_key":"k"'  # which base peers do not take
@@ -341,6 +349,7 @@ async def test_a_payload_at_the_limit_passes_and_one_over_it_is_an_error(world: 
         assert await client.ping() > 0
 
 
+@over_http_too
 async def test_a_call_has_a_time(world: World[Any]) -> None:
     """`timeout=` of a call ends the waiting, with the builtin's TimeoutError, 408; the job goes on."""
     async with world.client() as client:
@@ -353,6 +362,7 @@ async def test_a_call_has_a_time(world: World[Any]) -> None:
         assert (await client.wait(job.job_id)).state == "completed"
 
 
+@over_http_too
 async def test_any_number_of_tasks_wait_for_one_job(world: World[Any]) -> None:
     """All of them are told."""
     async with world.client() as client:

@@ -10,7 +10,7 @@ import anyio.lowlevel
 import pytest
 
 from dispatch.errors import DispatchError, TimeoutError
-from tests.contract.bindings import Binding, Client, with_cancellation
+from tests.contract.bindings import Binding, Client, over_http_too, with_cancellation
 from tests.contract.go_server import GoServer
 from tests.contract.relay import Relay
 from tests.contract.rough_peers import RoughPeer, Visit
@@ -104,6 +104,7 @@ async def test_cancelling_a_large_call_in_the_middle_of_its_write_leaves_the_con
         assert client.session_id == session
 
 
+@over_http_too
 async def test_timing_out_any_call_leaves_the_connection_healthy(world: World[Any], relay: Relay) -> None:
     """Nothing comes back in time. Later the answers come, to calls that nobody waits for any more."""
     async with world.client() as client:
@@ -122,6 +123,7 @@ async def test_timing_out_any_call_leaves_the_connection_healthy(world: World[An
         assert client.session_id == session
 
 
+@over_http_too
 @with_cancellation
 async def test_a_call_that_is_given_up_after_any_time_leaves_the_connection_healthy(
     world: World[Any],

@@ -10,7 +10,7 @@ import anyio.lowlevel
 import pytest
 
 from dispatch.errors import ClosedError, ConnectionError, InvalidRequest
-from tests.contract.bindings import Binding, Client, with_cancellation
+from tests.contract.bindings import Binding, Client, over_http_too, with_cancellation
 from tests.contract.go_server import GoServer
 from tests.contract.relay import Relay
 from tests.contract.rough_peers import RoughPeer, Visit
@@ -64,6 +64,7 @@ async def error_of_connecting(client: Client, state: str, meanwhile: Calling) ->
 # Before and after.
 
 
+@over_http_too
 async def test_a_client_is_used_between_connect_and_close_only(world: World[Any]) -> None:
     """Before and after, every call says what to do instead; a client is connected once."""
     client = world.client()
@@ -85,6 +86,7 @@ async def test_a_client_is_used_between_connect_and_close_only(world: World[Any]
         assert "make a new one" in str(error)
 
 
+@over_http_too
 async def test_closing_again_and_closing_what_was_never_connected_does_nothing(world: World[Any]) -> None:
     """`close` may be called at any time, any number of times."""
     client = world.client()
@@ -95,6 +97,7 @@ async def test_closing_again_and_closing_what_was_never_connected_does_nothing(w
     await client.close()
 
 
+@over_http_too
 async def test_any_number_of_tasks_close_at_once(world: World[Any]) -> None:
     """Each returns when it is over."""
     client = world.client()
@@ -114,6 +117,7 @@ async def test_a_server_sees_an_orderly_end(world: World[Any]) -> None:
 # With something under way.
 
 
+@over_http_too
 async def test_calls_in_flight_end_when_the_client_is_closed(world: World[Any]) -> None:
     """With `ClosedError`, all of them, at once."""
     client = world.client()
@@ -125,6 +129,7 @@ async def test_calls_in_flight_end_when_the_client_is_closed(world: World[Any]) 
     assert client.state == "closed"
 
 
+@over_http_too
 async def test_a_draining_close_waits_for_the_answers(world: World[Any], relay: Relay) -> None:
     """What was asked before is answered; what is asked while it drains is refused."""
     client = world.client()
@@ -148,6 +153,7 @@ async def test_a_draining_close_waits_for_the_answers(world: World[Any], relay: 
     assert client.state == "closed"
 
 
+@over_http_too
 async def test_a_draining_close_does_not_wait_longer_than_told(world: World[Any]) -> None:
     """Then what still waits ends with `ClosedError`; a `drain` that is no time is refused."""
     client = world.client()
@@ -159,6 +165,7 @@ async def test_a_draining_close_does_not_wait_longer_than_told(world: World[Any]
         assert isinstance(await failure_of(lambda drain=drain: client.close(drain=drain)), InvalidRequest)  # type: ignore[misc]
 
 
+@over_http_too
 async def test_closing_again_does_not_wait_for_answers_any_more(world: World[Any]) -> None:
     """A second `close` means now."""
     client = world.client()
@@ -203,6 +210,7 @@ async def test_close_while_the_login_is_under_way(binding: Binding) -> None:
         assert isinstance(error, ClosedError)
 
 
+@over_http_too
 async def test_close_while_there_is_no_connection(world: World[Any], relay: Relay) -> None:
     """Between two attempts: calls that waited end, subscriptions just end."""
     client = world.client(max_retries=0)
@@ -239,6 +247,7 @@ async def test_close_while_it_is_connecting_again(binding: Binding) -> None:
         assert client.state == "closed"
 
 
+@over_http_too
 async def test_close_at_a_peer_that_does_not_answer_it(world: World[Any], relay: Relay) -> None:
     """The network is stuck, with 5 MB on their way: `close_timeout` is the end of it."""
     client = world.client({"close_timeout": 0.05})
@@ -249,6 +258,7 @@ async def test_close_at_a_peer_that_does_not_answer_it(world: World[Any], relay:
     assert client.state == "closed"
 
 
+@over_http_too
 @with_cancellation
 async def test_a_close_that_is_cancelled_closes_all_the_same(world: World[Any], relay: Relay) -> None:
     """Nothing is left half closed, whoever loses patience."""
@@ -282,6 +292,7 @@ async def test_a_run_over_a_connection_of_its_own_ends_with_its_client(go: World
     assert client.state == "closed"
 
 
+@over_http_too
 async def test_what_is_raised_inside_the_block_comes_out_as_it_is(world: World[Any]) -> None:
     """`async with Dispatch(...)` wraps no exception in a group, and the client is closed when it comes out."""
     client = world.client()

@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from dispatch.errors import AuthError, ClosedError, InvalidRequest, UnsupportedError
-from tests.contract.bindings import Binding, with_cancellation
+from tests.contract.bindings import Binding, over_http_too, with_cancellation
 from tests.contract.conftest import our_world
 from tests.contract.go_server import GoServer
 from tests.contract.our_server import OurServer
@@ -37,6 +37,7 @@ def kinds(events: list[Any]) -> list[str]:
     return [event.kind for event in events]
 
 
+@over_http_too
 async def test_a_job_is_followed_from_beginning_to_end(world: World[Any]) -> None:
     """Each event says its channel, its topic, its job and the state that it is in now."""
     async with world.client() as client:
@@ -55,6 +56,7 @@ async def test_a_job_is_followed_from_beginning_to_end(world: World[Any]) -> Non
         assert seqs == ([None] * 3 if world.server.base else sorted(set(seqs)))
 
 
+@over_http_too
 @with_cancellation
 async def test_subscriptions_are_iterated_over_without_awaiting_them_too(world: World[Any]) -> None:
     """`subscribe` only says so; what is wrong with the asking it says at once, what the server thinks later."""
@@ -71,6 +73,7 @@ async def test_subscriptions_are_iterated_over_without_awaiting_them_too(world: 
         client.subscribe("jobs")
 
 
+@over_http_too
 async def test_every_channel_gets_what_is_on_it(world: World[Any]) -> None:
     """One event reaches every subscription that it concerns, labelled with the channel that was asked for."""
     async with world.client() as client:
@@ -106,6 +109,7 @@ async def test_two_subscribers_of_one_channel_share_one_subscription_on_the_wire
         assert [event async for event in first] == []
 
 
+@over_http_too
 async def test_one_that_leaves_leaves_the_others_alone(world: World[Any]) -> None:
     """Also when it had not read all that came."""
     async with world.client() as client:
@@ -119,6 +123,7 @@ async def test_one_that_leaves_leaves_the_others_alone(world: World[Any]) -> Non
         assert await client.ping() > 0
 
 
+@over_http_too
 async def test_leaving_ends_the_iteration_of_other_tasks_at_once(world: World[Any]) -> None:
     """Whoever waits in it, the loop ends without an event or an error."""
     async with world.client() as client:
@@ -136,6 +141,7 @@ async def test_leaving_ends_the_iteration_of_other_tasks_at_once(world: World[An
         assert seen == []
 
 
+@over_http_too
 async def test_tasks_that_share_a_subscription_share_its_events(world: World[Any]) -> None:
     """Each event goes to one of those who iterate over the same subscription."""
     async with world.client() as client:
@@ -177,6 +183,7 @@ async def test_cron_events_are_on_the_firehose(go: World[GoServer]) -> None:
         assert kinds(await take(jobs, 1)) == ["job.completed"]
 
 
+@over_http_too
 async def test_a_subscription_that_is_refused_says_so_to_whoever_asks(world: World[Any]) -> None:
     """To whoever awaits it and to whoever iterates, each time; the connection goes on."""
     async with world.client(token="dk_writer") as client:
@@ -266,6 +273,7 @@ async def test_since_needs_a_server_that_keeps_events(go: World[GoServer]) -> No
         assert isinstance(error, UnsupportedError)
 
 
+@over_http_too
 async def test_a_watch_ends_with_its_job(world: World[Any]) -> None:
     """The last event is the last round of the loop."""
     async with world.client() as client:
@@ -276,6 +284,7 @@ async def test_a_watch_ends_with_its_job(world: World[Any]) -> None:
         assert (await client.get_job(job.job_id)).state == "completed"
 
 
+@over_http_too
 async def test_a_watch_ends_with_a_job_that_fails(world: World[Any]) -> None:
     """Whether it fails before, while or after somebody begins to watch."""
     async with world.client() as client, client.subscribe("jobs") as everything:
@@ -287,6 +296,7 @@ async def test_a_watch_ends_with_a_job_that_fails(world: World[Any]) -> None:
         assert "job.failed" in kinds(await take_until(everything, "job.failed"))
 
 
+@over_http_too
 async def test_to_watch_what_has_ended_ends_at_once(world: World[Any]) -> None:
     """There will be no event, so nobody waits for one."""
     async with world.client() as client:
@@ -308,6 +318,7 @@ async def test_what_came_before_the_client_was_closed_can_still_be_read(world: W
     assert isinstance(await failure_of(lambda: confirmed(client.subscribe("jobs"))), ClosedError)
 
 
+@over_http_too
 async def test_a_subscription_that_was_never_confirmed_does_not_say_that_it_was(
     world: World[Any], relay: Relay
 ) -> None:
@@ -323,6 +334,7 @@ async def test_a_subscription_that_was_never_confirmed_does_not_say_that_it_was(
     assert "jobs" in str(error)
 
 
+@over_http_too
 @with_cancellation
 async def test_a_subscription_that_was_left_before_it_was_confirmed_does_not_say_that_it_was(
     world: World[Any], relay: Relay
@@ -335,6 +347,7 @@ async def test_a_subscription_that_was_left_before_it_was_confirmed_does_not_say
         assert isinstance(await failure_of(lambda: confirmed(left)), ClosedError)
 
 
+@over_http_too
 @with_cancellation
 async def test_a_waiting_reader_can_be_cancelled_at_any_time(world: World[Any]) -> None:
     """No event is lost with it."""

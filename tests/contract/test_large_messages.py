@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.bindings import Binding
+from tests.contract.bindings import Binding, over_http_too
 from tests.contract.rough_peers import RoughPeer, Visit
 from tests.contract.world import NO_JOB, World, gather, take
 
@@ -17,6 +17,7 @@ COUNT = 8
 """Times `SIZE`: over 50 MB."""
 
 
+@over_http_too
 async def test_large_messages_go_in_both_directions_at_once(world: World[Any]) -> None:
     """Far more than the buffers between hold: neither side waits for the other to read first."""
     count = 2  # of each; the 50 MB are below, where no server has to keep them

@@ -11,7 +11,7 @@ import pytest
 
 from dispatch.errors import AuthError, ClosedError, ConnectionError, OutcomeUnknown, TimeoutError
 from dispatch.store.memory import MemoryStore
-from tests.contract.bindings import Binding
+from tests.contract.bindings import Binding, over_http_too
 from tests.contract.go_server import GoServer
 from tests.contract.our_server import OurServer
 from tests.contract.relay import Relay
@@ -97,6 +97,7 @@ async def test_another_event_log_is_told_as_a_gap(ours: World[OurServer], our_re
             await client.close()
 
 
+@over_http_too
 async def test_a_subscription_made_while_there_is_no_connection_is_confirmed_by_the_next(
     world: World[Any], relay: Relay
 ) -> None:
@@ -114,6 +115,7 @@ async def test_a_subscription_made_while_there_is_no_connection_is_confirmed_by_
 # Calls.
 
 
+@over_http_too
 async def test_reads_are_sent_again(world: World[Any], relay: Relay) -> None:
     """To ask twice does no harm, so nobody hears of it."""
     async with world.client(**FOREVER) as client:
@@ -209,6 +211,7 @@ async def test_a_call_that_cannot_be_sent_in_time_says_why(world: World[Any], re
         assert await client.ping() > 0
 
 
+@over_http_too
 async def test_a_wait_goes_on_over_a_reconnect(world: World[Any], relay: Relay) -> None:
     """`wait` asks again by itself."""
     async with world.client(**FOREVER) as client:

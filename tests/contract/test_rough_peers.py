@@ -11,7 +11,7 @@ import pytest
 from websockets.frames import Frame, Opcode
 
 from dispatch.errors import AuthError, ConnectionError, OutcomeUnknown, TimeoutError
-from tests.contract.bindings import Binding
+from tests.contract.bindings import Binding, over_http_too
 from tests.contract.go_server import GoServer
 from tests.contract.rough_peers import Manners, RoughPeer, Visit
 from tests.contract.world import NO_JOB, World, failure_of, visitor
@@ -165,6 +165,7 @@ async def test_a_peer_that_answers_the_login_with_nonsense_does_not_speak_dwp(
     assert "does not speak DWP" in str(error)
 
 
+@over_http_too
 async def test_a_wrong_token_is_refused(world: World[Any]) -> None:
     """`AuthError`, 401; the message does not repeat the token."""
     client = world.client(token="dk_wrong")

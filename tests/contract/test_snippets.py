@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.contract.bindings import inner
+from tests.contract.bindings import inner, over_http_too
 from tests.contract.world import World, in_thread
 
 pytestmark = pytest.mark.anyio
@@ -93,6 +93,7 @@ async def while_jobs_run(world: World[Any], program: Callable[[], Awaitable[Any]
         group.cancel_scope.cancel()
 
 
+@over_http_too
 async def test_the_quick_start_runs(world: World[Any], capsys: pytest.CaptureFixture[str]) -> None:
     """The first program that anybody types."""
     await while_jobs_run(world, lambda: run(QUICK_START, world))
@@ -111,6 +112,7 @@ async def test_a_client_is_opened_and_closed_by_hand(world: World[Any]) -> None:
     assert names["client"].state == "closed"
 
 
+@over_http_too
 async def test_a_subscription_is_left_from_inside_its_loop(world: World[Any]) -> None:
     """`unsubscribe()`, then `break`; the client goes on."""
     async with world.client() as client:
@@ -118,6 +120,7 @@ async def test_a_subscription_is_left_from_inside_its_loop(world: World[Any]) ->
         assert (await client.ping()) > 0
 
 
+@over_http_too
 async def test_an_error_has_a_code_and_says_what_is_wrong(
     world: World[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -132,6 +135,7 @@ async def test_an_error_has_a_code_and_says_what_is_wrong(
         assert "unknown-job" in said
 
 
+@over_http_too
 async def test_a_job_has_options(world: World[Any]) -> None:
     """As arguments of `enqueue`."""
     async with world.client() as client:
