@@ -116,7 +116,7 @@ class Dialer:
         proxy: object = self.proxy
         if isinstance(proxy, str):
             try:
-                _read_proxy(proxy)
+                _read_proxy(proxy, tunnelled=not self.address.http)
             except DialError as error:
                 raise InvalidRequest(error.reason) from None
         elif proxy is not None and proxy is not False:
@@ -230,7 +230,8 @@ def _proxy_of_environment(uri: WebSocketURI) -> str | None:
     return get_proxy(uri)
 
 
-def _read_proxy(url: str) -> Proxy:
+def _read_proxy(url: str, *, tunnelled: bool = True) -> Proxy:
+    """The proxy of this URL; `tunnelled` where it is we who go through it, and not httpx."""
     from websockets.proxy import parse_proxy
 
     example = "one looks like http://proxy:3128 or socks5://user:password@proxy:1080"
@@ -242,7 +243,7 @@ def _read_proxy(url: str) -> Proxy:
     scheme = parsed.scheme
     if scheme == "https":
         raise DialError(f"proxy: TLS to the proxy itself is not supported; {example}", fatal=True)
-    if find_spec("python_socks") is None:
+    if tunnelled and find_spec("python_socks") is None:
         raise DialError("a proxy needs python-socks: pip install 'dispatch-sdk[proxy]'", fatal=True)
     for plain, with_dns in (("socks5", "socks5h"), ("socks4", "socks4a")):
         if scheme == with_dns:

@@ -7,6 +7,7 @@ import logging
 import ssl
 from collections.abc import Iterator
 from contextlib import closing
+from importlib.util import find_spec
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -224,6 +225,36 @@ async def test_calls_and_streams_go_through_a_proxy(
             assert "broker" in await client.stats()
             assert (await take(client.subscribe("jobs"), 1))[0].kind == "job.enqueued"
         assert proxy.went
+
+
+@pytest.mark.parametrize("straight", [False, True])
+async def test_the_proxy_of_the_environment_is_taken_unless_it_is_not_for_this_address(
+    binding: Binding,
+    secure: RecordedServer,
+    trusting: ssl.SSLContext,
+    straight: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with Proxy() as proxy:
+        monkeypatch.setenv("https_proxy", proxy.url("http"))
+        monkeypatch.setenv("no_proxy", "127.0.0.1" if straight else "")
+        async with binding.make({}, {"url": secure.url, "token": "dk_full", "ssl": trusting}) as client:
+            assert "broker" in await client.stats()
+        assert bool(proxy.went) is not straight
+
+
+async def test_a_proxy_of_another_kind_is_said_to_be_of_no_use(binding: Binding) -> None:
+    options = {"url": "http://127.0.0.1/dwp/rpc", "proxy": "socks4://127.0.0.1:1"}
+    error = await failure_of(binding.make({}, {**options, "wait_for_server": PATIENCE}).connect)
+    assert "must be a URL of http, https or socks5" in str(error)
+
+
+async def test_a_proxy_needs_nothing_but_httpx(binding: Binding, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = find_spec
+    monkeypatch.setattr("dispatch.dialing.find_spec", lambda name: known(name) if name == "httpx" else None)
+    binding.client(url="http://127.0.0.1/dwp/rpc", proxy="socks5://127.0.0.1:1")
+    with pytest.raises(InvalidRequest, match="python-socks"):
+        binding.client(url="ws://127.0.0.1/dwp", proxy="socks5://127.0.0.1:1")
 
 
 async def test_a_proxy_that_lets_nobody_through_is_named(binding: Binding, secure: RecordedServer) -> None:
