@@ -249,7 +249,8 @@ class Backlog:
         self._chunks: deque[memoryview] = deque()
         self._size = 0
         self._owed = 0
-        self._blocked = False
+        self.blocked = False
+        """The session holds back requests, because the socket takes too little."""
 
     def __bool__(self) -> bool:
         return bool(self._chunks)
@@ -263,11 +264,11 @@ class Backlog:
         """These bytes were not taken. Poke later: the session may be told so."""
         self._chunks.append(memoryview(data))
         self._size += len(data)
-        if self._blocked:
+        if self.blocked:
             self._owed += len(data)
             self._session.write_owed(self._generation, self._owed, now=now)
         elif self._size > _HIGH_WATER:
-            self._blocked = True
+            self.blocked = True
             self._session.write_blocked(self._generation, now=now)
 
     def written(self, count: int, now: float) -> None:
@@ -278,12 +279,12 @@ class Backlog:
         else:
             self._chunks.popleft()
         self._size -= count
-        if not self._blocked:
+        if not self.blocked:
             return
         if self._size > _HIGH_WATER // 4:
             self._session.write_progress(self._generation, now=now)
         else:
-            self._blocked, self._owed = False, 0
+            self.blocked, self._owed = False, 0
             self._session.write_resumed(self._generation, now=now)
 
     def clear(self) -> None:

@@ -217,7 +217,7 @@ class Connection(line.Connection):
 
     def _leave(self) -> None:
         """Both sides are done: bring out what is left of the farewell, and go."""
-        if self._backlog:
+        if self._backlog and not self._backlog.blocked:
             self._leaving = True
             self._scope.deadline = min(self._scope.deadline, self._now() + FAREWELL)
         else:
