@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -29,6 +30,8 @@ Examples:
 
   DISPATCH_TOKENS=dk_secret dispatch serve app.py --host 0.0.0.0
 
+  dispatch serve app.py --unix /run/user/1000/dispatch.sock     clients take url="unix:/run/user/1000/dispatch.sock"
+
   dispatch serve                                 app.py if there is one; else jobs wait for a server that runs them
 """
 
@@ -44,6 +47,12 @@ def serve(
     port: Annotated[
         int, typer.Option("--port", help="The port; 0 takes any that is free.", min=0, max=65535)
     ] = 8080,
+    unix: Annotated[
+        Path | None,
+        typer.Option(
+            "--unix", help="Listen on this socket instead, for this user's programs only.", show_default=False
+        ),
+    ] = None,
     db: Annotated[
         str, typer.Option("--db", help="The SQLite file; :memory: keeps nothing.", envvar="DISPATCH_DB")
     ] = "dispatch.db",
@@ -112,6 +121,7 @@ def serve(
         app=app,
         host=host,
         port=port,
+        unix=unix,
         db=db,
         queues=_names(queues),
         concurrency=concurrency,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import json
 import logging
 import os
@@ -28,9 +27,10 @@ from dispatch.functions.registry import Registry
 from dispatch.server.asgi import app as asgi_app
 from dispatch.server.auth import EVERYTHING, Keys, is_loopback, parse_key
 from dispatch.server.engine import EngineOptions
+from dispatch.server.listening import CannotServe, address_of, listen
 from dispatch.server.loading import Loaded, LoadError, load
 from dispatch.server.punctual import punctual_http
-from dispatch.server.server import PATH, DispatchServer
+from dispatch.server.server import DispatchServer
 from dispatch.server.ws import uvicorn_protocol
 from dispatch.store.memory import MemoryStore
 from dispatch.store.port import Store
@@ -41,7 +41,6 @@ from dwp_core.server_events import Identity
 logger = logging.getLogger("dispatch.serve")
 
 IN_MEMORY = ":memory:"
-BACKLOG = 2048
 NAMES_SHOWN = 12
 EXIT_SECONDS = 2.0
 SHORTEST_LEASE = 0.1
@@ -59,6 +58,7 @@ class ServeOptions:
         app: `app.py`, `package.module` or `package.module:attribute`; None takes `app.py` if there is one.
         host: the address to listen on.
         port: the port; 0 takes any that is free.
+        unix: listen on this path instead, for programs of this user only; None for a port.
         db: the SQLite file; ":memory:" keeps nothing.
         queues: only jobs of these; None for all.
         concurrency: jobs that run at once; None for the default.
@@ -72,6 +72,7 @@ class ServeOptions:
     app: str | None = None
     host: str = "127.0.0.1"
     port: int = 8080
+    unix: Path | None = None
     db: str = "dispatch.db"
     queues: tuple[str, ...] | None = None
     concurrency: int | None = None
@@ -80,10 +81,6 @@ class ServeOptions:
     drain_seconds: float = 10.0
     lease_seconds: float | None = None
     json: bool = False
-
-
-class CannotServe(Exception):
-    """Serving cannot begin; the message is for people."""
 
 
 def serve(options: ServeOptions) -> int:
@@ -101,7 +98,7 @@ def serve(options: ServeOptions) -> int:
             _check_times(options)
             keys = _keys_of(options)
             engine_options = _engine_options_of(options)
-            listener = stack.enter_context(_listen(options.host, options.port))
+            listener = stack.enter_context(listen(options.host, options.port, options.unix))
             loaded = load(options.app, folder=Path.cwd())
             _log_to_stderr()
             store = stack.enter_context(contextlib.closing(_open_store(options.db)))
@@ -166,8 +163,7 @@ class _Service:
         sys.stderr.write(f"stopping: {rest}; once more to stop at once\n")
 
     def _say_ready(self) -> None:
-        host, port = self._listener.getsockname()[:2]
-        url = f"ws://{f'[{host}]' if ':' in host else host}:{port}{PATH}"
+        url = address_of(self._listener)
         names = sorted({function.label for function in self._registry})
         if self._options.json:
             line = json.dumps({"ready": {"url": url, "db": self._options.db, "functions": names}})
@@ -256,7 +252,7 @@ def _check_times(options: ServeOptions) -> None:
 def _keys_of(options: ServeOptions) -> Keys | None:
     if options.tokens:
         return Keys(parse_key(text) for text in options.tokens)
-    if is_loopback(options.host):
+    if options.unix is not None or is_loopback(options.host):
         return None
     if options.insecure:
         return _Everybody()
@@ -275,46 +271,13 @@ def _engine_options_of(options: ServeOptions) -> EngineOptions:
     return engine
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except (socket.gaierror, UnicodeError) as error:
-        raise CannotServe(f'there is no address "{host}" ({error}); choose another with --host') from error
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        # Now, not when the loop runs: two servers that start at once must not both believe that the port is theirs.
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise CannotServe(_why_not_listening(host, port, error)) from error
-    listener.setblocking(False)
-    return listener
-
-
-def _why_not_listening(host: str, port: int, error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return (
-            f"port {port} on {host} is in use by another program; stop that one, or choose another port with --port"
-            " (0 takes any that is free)"
-        )
-    if error.errno == errno.EACCES:
-        return f"port {port} on {host} is not for this user; choose one above 1023 with --port"
-    if error.errno == errno.EADDRNOTAVAIL:
-        return f"this machine has no address {host}; choose another with --host"
-    return f"cannot listen on {host} port {port}: {error.strerror or error}"
-
-
 def _open_store(db: str) -> Store:
     return MemoryStore() if db == IN_MEMORY else SqliteStore(db)
 
 
 def _say_what_is_unusual(options: ServeOptions, loaded: Loaded, keys: Keys | None) -> None:
     notes: list[str] = []
-    if keys is None:
+    if keys is None and options.unix is None:
         notes.append(
             "no keys: open to every program on this machine; give keys with --token or DISPATCH_TOKENS"
         )
