@@ -1,0 +1,61 @@
+"""Dispatch for anyio: `Dispatch` makes the client of whatever event loop runs, for code that does not know which."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+from dispatch.client import AwaitedClient
+from dwp_core.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    import dispatch.asyncio
+    import dispatch.trio
+
+__all__ = ["Dispatch"]
+
+P = ParamSpec("P")
+
+
+def _for_running_loop(
+    like: Callable[P, object],
+) -> Callable[P, dispatch.asyncio.Dispatch | dispatch.trio.Dispatch]:
+    """What takes the arguments of a client and makes it."""
+
+    @wraps(AwaitedClient.__init__, assigned=("__doc__",), updated=())
+    def make(*args: P.args, **kwargs: P.kwargs) -> dispatch.asyncio.Dispatch | dispatch.trio.Dispatch:
+        return _client_of_running_loop()(*args, **kwargs)
+
+    return make
+
+
+def _client_of_running_loop() -> Callable[..., dispatch.asyncio.Dispatch | dispatch.trio.Dispatch]:
+    trio: Any = sys.modules.get("trio")  # one that runs was imported
+    if trio is not None and trio.lowlevel.in_trio_task():
+        return import_module("dispatch.trio").Dispatch  # type: ignore[no-any-return]
+    try:
+        import_module("asyncio").get_running_loop()
+    except RuntimeError:
+        raise InvalidRequest(
+            "dispatch.anyio: no event loop runs here; make the client inside a coroutine, or take dispatch.sync"
+        ) from None
+    return import_module("dispatch.asyncio").Dispatch  # type: ignore[no-any-return]
+
+
+Dispatch = _for_running_loop(AwaitedClient)
+"""Make the client of the running event loop: `dispatch.asyncio.Dispatch` or `dispatch.trio.Dispatch`.
+
+Takes their arguments (`dispatch.client.Client`).
+
+Raises:
+    InvalidRequest: no event loop runs here, or an argument cannot be used.
+
+Example:
+    >>> import anyio
+    >>> async def main():
+    ...     async with Dispatch(url="ws://127.0.0.1:8080/dwp") as client:
+    ...         return await client.ping()
+"""
