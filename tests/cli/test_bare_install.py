@@ -76,3 +76,9 @@ def test_what_dispatch_exports_is_there_and_listed() -> None:
 def test_a_misspelt_name_is_an_attribute_error() -> None:
     result = run("import dispatch; dispatch.Dispath")
     assert "module 'dispatch' has no attribute 'Dispath'" in result.stderr
+
+
+def test_without_trio_its_client_says_how_to_get_it() -> None:
+    result = run("import dispatch.trio", absent=("trio",))
+    assert "ModuleNotFoundError: dispatch.trio needs trio" in result.stderr
+    assert "pip install 'dispatch-sdk[trio]'" in result.stderr
