@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-try:
-    import trio as _trio  # noqa: F401  # to say what is missing
-except ModuleNotFoundError:
+from importlib.util import find_spec
+
+if find_spec("trio") is None:
     raise ModuleNotFoundError(
         "dispatch.trio needs trio, which is not installed; install it with: pip install 'dispatch-sdk[trio]'",
         name="trio",
-    ) from None
+    )
 
 from dispatch.trio.client import Dispatch
 from dispatch.trio.subscription import Subscription
