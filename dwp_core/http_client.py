@@ -230,21 +230,28 @@ class HttpClientSession:
     def exchange_data(self, id: str, data: bytes, *, now: float) -> bool:
         """Some of its body; whether to go on reading at once, else when `ResumeReading` says so."""
         if id in self._streams:
-            return self._streams.data(id, data, now)
+            go_on = self._streams.data(id, data, now)
+            self._end_if_refused()
+            return go_on
         exchange = self._exchanges.get(id)
         if exchange is not None:
-            exchange.body += data[: max(self.config.limits.message + 1 - len(exchange.body), 0)]
+            exchange.body += data[: self.config.limits.message + 1 - len(exchange.body)]
+            if len(exchange.body) > self.config.limits.message:  # it may never end
+                self.exchange_end(id, now=now)
+                self._effects.append(AbortExchange(id))
         return True
 
     def exchange_end(self, id: str, *, now: float) -> None:
         """It is complete."""
         if id in self._streams:
             self._streams.end(id, now)
+            self._end_if_refused()
             return
         exchange = self._exchanges.pop(id, None)
         if exchange is None:
             return
         assert exchange.head is not None
+        self._heed_rest(exchange, exchange.head)
         try:
             frame, codec = read_answer(exchange.head, exchange.body, self.config.form, self.config.limits)
             if frame.type not in (RESPONSE, PONG, ERROR):
@@ -307,6 +314,7 @@ class HttpClientSession:
             self._abort(request.id)
             self._calls.fail(request, error)
         self._streams.handle_timer(now)
+        self._end_if_refused()
         self._after_answer(now)
 
     # Looking for the server.
@@ -416,6 +424,12 @@ class HttpClientSession:
             self._calls.unreadable(request, error)
         self._after_answer(now)
 
+    def _heed_rest(self, exchange: _Exchange, head: Head) -> None:
+        """An answer that means that the server is lost may say when to look for it again."""
+        means_loss = exchange.request is None or head.status >= INTERNAL
+        if head.retry_after and means_loss and exchange.generation == self.generation:
+            self._reconnection.come_back_after(head.retry_after, excused=False)
+
     def _exchange_lost(
         self, exchange: _Exchange, request: Request, error: DispatchError, now: float, *, sent: bool
     ) -> None:
@@ -429,6 +443,10 @@ class HttpClientSession:
         self._send_waiting(now)
         if self.state == states.FINISHING and not len(self._calls.table):
             self._give_up(None)
+
+    def _end_if_refused(self) -> None:
+        if self._streams.refusal is not None and self.state not in states.OVER:
+            self._give_up(self._streams.refusal)
 
     def _abort(self, id: str) -> None:
         if self._exchanges.pop(id, None) is not None:

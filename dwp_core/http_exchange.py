@@ -6,6 +6,7 @@ of itself. Ours names its extensions in a header of every answer; that is how a 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
@@ -32,6 +33,9 @@ LOG_HEADER = "dwp-log"
 STREAM_TYPE = "text/event-stream"
 
 _TYPES = {"json": "application/json", "msgpack": "application/msgpack"}
+_QUERY = re.compile(r"\?[^\s\"'<>]+")
+_LONGEST_REST = 60.0
+_PROXY_WANTS_LOGIN = 407
 _AS_THEY_ARE = frozenset((UNAUTHENTICATED, FORBIDDEN, TOO_LARGE, TOO_MANY))
 """Statuses that mean the same from whoever stands between us and the server."""
 
@@ -132,6 +136,7 @@ class Head:
         log: the id of its event log; "" where it names none.
         content_type: media type, without parameters.
         location: where it sends us instead; "" for nowhere.
+        retry_after: seconds that it wants to be left alone; 0.0 where it does not say.
     """
 
     status: int
@@ -139,6 +144,7 @@ class Head:
     log: str
     content_type: str
     location: str
+    retry_after: float
 
 
 def read_head(status: int, headers: Iterable[tuple[str, str]]) -> Head:
@@ -154,7 +160,10 @@ def read_head(status: int, headers: Iterable[tuple[str, str]]) -> Head:
         None if named is None else frozenset(f for f in map(str.strip, named.split(",")) if f in FEATURES)
     )
     content_type = found.get("content-type", "").partition(";")[0].strip().lower()
-    return Head(status, features, found.get(LOG_HEADER, ""), content_type, found.get("location", ""))
+    rest = found.get("retry-after", "")  # a date, which is the other way to say it, nobody sends to programs
+    retry_after = min(float(rest), _LONGEST_REST) if rest.isascii() and rest.isdigit() else 0.0
+    log, location = found.get(LOG_HEADER, ""), found.get("location", "")
+    return Head(status, features, log, content_type, location, retry_after)
 
 
 def read_answer(head: Head, body: bytes | bytearray, form: str | None, limits: Limits) -> tuple[Frame, Codec]:
@@ -170,12 +179,17 @@ def read_answer(head: Head, body: bytes | bytearray, form: str | None, limits: L
 
 
 def no_frame(head: Head, body: bytes | bytearray, reason: str, where: str) -> DispatchError:
-    """What an answer means that is no frame: somebody on the way said it, or this is no Dispatch server."""
-    if 300 <= head.status < 400:
-        target = f" to {head.location[:200]}" if head.location else ""
+    """What an answer means that is no frame: somebody on the way said it, or this is no Dispatch server.
+
+    Queries in what was said are left out: they may be ours, with the token.
+    """
+    if head.status == _PROXY_WANTS_LOGIN:
+        text = "the proxy did not let us through: it wants to know who we are (HTTP 407)"
+    elif 300 <= head.status < 400:
+        target = f" to {_QUERY.sub('?…', head.location)[:200]}" if head.location else ""
         text = f"it answered HTTP {head.status}, which sends us elsewhere{target}: use that address"
     elif head.status != 200:
-        said = bytes(body[:200]).decode("utf-8", "replace").strip()
+        said = _QUERY.sub("?…", bytes(body[:2000]).decode("utf-8", "replace"))[:200].strip()
         text = f"it answered HTTP {head.status}" + (f": {said}" if said else "")
     else:
         text = f"it does not speak DWP: {reason}"

@@ -27,6 +27,7 @@ from dwp_core.errors import (
     BAD_REQUEST,
     INTERNAL,
     TOO_MANY,
+    UNAUTHENTICATED,
     AuthError,
     ConnectionError,
     DispatchError,
@@ -105,6 +106,8 @@ class HttpStreams:
         """Streams that are to be made again when the timer of this name is over."""
         self._online = False
         self._base = False
+        self.refusal: DispatchError | None = None
+        """A stream that was to be made again found that the token is not taken any more."""
 
     def __contains__(self, exchange: str) -> bool:
         return exchange in self._by_exchange
@@ -175,9 +178,9 @@ class HttpStreams:
         """The head of an answer."""
         stream = self._by_exchange[id]
         stream.head = head
-        self._heard(stream, now)
         if head.status != 200:
-            return
+            return  # the rest of it has the time that the head had
+        self._heard(stream, now)
         subscription = stream.subscription
         if head.content_type != STREAM_TYPE:
             self._end(stream, no_frame(head, b"", "no stream of events", self._config.where))
@@ -197,12 +200,13 @@ class HttpStreams:
     def data(self, id: str, data: bytes, now: float) -> bool:
         """Some of the body; whether to go on reading at once."""
         stream = self._by_exchange[id]
-        self._heard(stream, now)
         assert stream.head is not None
         if stream.head.status != 200:
-            room = self._config.limits.message - len(stream.body)
-            stream.body += data[:room]
+            stream.body += data
+            if len(stream.body) > self._config.limits.message:
+                self._refused(stream, stream.head, now)
             return True
+        self._heard(stream, now)
         try:
             blocks = stream.reader.feed(data)
         except FrameError as error:
@@ -245,7 +249,9 @@ class HttpStreams:
                 continue
             stream = self._by_exchange[name]
             patience = self._patience(stream)
-            if stream.head is not None and stream.head.features is None:
+            if stream.head is not None and stream.head.status != 200:
+                self._refused(stream, stream.head, now)
+            elif stream.head is not None and stream.head.features is None:
                 self._begun(stream, now)
             elif now - at > patience / 2:  # this side was asleep, not the server: one more round
                 self._timers.set(name, now + patience)
@@ -379,7 +385,13 @@ class HttpStreams:
             error = no_frame(head, stream.body, str(problem), where)
         else:
             error = error_for(frame.error.code, frame.error.message, frame.error.details)
-        if error.code >= INTERNAL or (error.code == TOO_MANY and subscription.started):
+        if head.retry_after:
+            stream.reconnection.come_back_after(head.retry_after, excused=False)
+        if error.code == UNAUTHENTICATED and subscription.started:
+            said = f"{where} refused the login: {error}"
+            self.refusal = error_for(UNAUTHENTICATED, said, error.details)
+            self._end(stream, self.refusal)
+        elif error.code >= INTERNAL or (error.code == TOO_MANY and subscription.started):
             self._cut_off(stream, str(error), now)
         elif error.code == BAD_REQUEST and subscription.started and subscription.position is not None:
             self._start_afresh(stream, now)

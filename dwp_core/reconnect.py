@@ -20,6 +20,7 @@ class Reconnection:
 
     __slots__ = (
         "_config",
+        "_excused",
         "_failures",
         "_give_up_at",
         "_ready_since",
@@ -34,6 +35,7 @@ class Reconnection:
         self._give_up_at = 0.0
         self._ready_since: float | None = None
         self._retry_after: float | None = None
+        self._excused = False
         self.attempts = 0
         self.connected_before = False
 
@@ -48,9 +50,10 @@ class Reconnection:
         self.connected_before = True
         self._ready_since = now
 
-    def come_back_after(self, seconds: float) -> None:
-        """The server goes away and said when to come back; that is no failure."""
+    def come_back_after(self, seconds: float, *, excused: bool = True) -> None:
+        """The server goes away and said when to come back; unless it is not `excused`, that is no failure."""
         self._retry_after = seconds
+        self._excused = excused
 
     def next_attempt_at(self, now: float, jitter: float) -> float | None:
         """The connection or attempt was lost at `now`: when to make the next one; None to give up.
@@ -68,5 +71,6 @@ class Reconnection:
             delay = max(delay, invited * (1 + jitter))
         if not self.connected_before:
             return min(now + delay, self._give_up_at) if now < self._give_up_at else None
-        exhausted = config.max_retries and self._failures > config.max_retries and invited is None
+        excused = invited is not None and self._excused
+        exhausted = config.max_retries and self._failures > config.max_retries and not excused
         return now + delay if config.reconnect and not exhausted else None

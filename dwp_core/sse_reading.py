@@ -40,7 +40,7 @@ class BlockReader:
         [Block(type='job.started', data=b'{}', id='7')]
     """
 
-    __slots__ = ("_begun", "_data", "_fields", "_limit", "_parts", "_size")
+    __slots__ = ("_after_cr", "_begun", "_data", "_fields", "_limit", "_parts", "_size", "_taken")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -49,7 +49,10 @@ class BlockReader:
         self._data: list[bytes] = []
         self._size = 0
         """Bytes of the present block."""
+        self._taken = 0
+        """Of these, in lines that are complete."""
         self._begun = False
+        self._after_cr = False
 
     def feed(self, data: bytes) -> list[Block]:
         """The blocks that are complete with these bytes.
@@ -57,6 +60,12 @@ class BlockReader:
         Raises:
             FrameError: (413) one is larger than the limit.
         """
+        if self._after_cr and data.startswith(b"\n"):  # the rest of a line break that was taken already
+            data = data[1:]
+            self._after_cr = False
+        if not data:
+            return []
+        self._after_cr = data.endswith(b"\r")
         self._parts.append(data)
         self._size += len(data)
         if b"\n" not in data and b"\r" not in data:
@@ -66,11 +75,8 @@ class BlockReader:
         if not self._begun:
             self._begun = True
             text = text.removeprefix(_BOM)
-        held = (
-            b"\r" if text.endswith(b"\r") else b""
-        )  # the line break may be two bytes, and one is still to come
-        lines = text.removesuffix(held).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
-        rest = lines.pop() + held
+        lines = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        rest = lines.pop()
         self._parts = [rest]
         blocks = []
         for line in lines:
@@ -78,7 +84,7 @@ class BlockReader:
                 self._take(line)
             elif self._fields or self._data:
                 blocks.append(self._block())
-        self._size = len(rest) + sum(map(len, self._data))
+        self._size = len(rest) + self._taken
         self._check_size()
         return blocks
 
@@ -91,6 +97,7 @@ class BlockReader:
         value = value.removeprefix(b" ")
         if name == b"data":
             self._data.append(value)
+            self._taken += len(line)
         elif name in (b"event", b"id"):
             self._fields[name] = value
 
@@ -99,4 +106,5 @@ class BlockReader:
         block = Block(type.decode("utf-8", "replace"), b"\n".join(self._data), id.decode("utf-8", "replace"))
         self._fields.clear()
         self._data.clear()
+        self._taken = 0
         return block

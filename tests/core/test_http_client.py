@@ -29,7 +29,9 @@ from dwp_core.errors import (
     TimeoutError,
     UnsupportedError,
 )
+from dwp_core.frames import Limits
 from dwp_core.http_calls import LONG_WAITS, MOST_EXCHANGES, MOST_WAITS
+from dwp_core.http_exchange import read_head
 from dwp_core.requests import Purpose, Retry
 from tests.core.http_world import GOS, OURS, World, connected, frame_of, result
 
@@ -434,6 +436,66 @@ def test_an_answer_beyond_the_limit_is_not_kept() -> None:
         assert world.session.exchange_data(begin.id, bytes(limit), now=0.0)
     world.session.exchange_end(begin.id, now=0.0)
     assert "does not speak DWP" in str(world.the(RequestFailed).error)
+
+
+def test_an_answer_without_end_is_read_up_to_the_limit() -> None:
+    """Then it is known that it cannot be read, and the rest is not waited for."""
+    world = connected(limits=Limits(message=100))
+    world.ask()
+    begin = world.take()
+    world.session.exchange_head(begin.id, 200, OURS, now=world.now)
+    for _ in range(3):
+        world.session.exchange_data(begin.id, b"x" * 50, now=world.now)
+    assert isinstance(world.the(RequestFailed).error, ConnectionError)
+    assert begin.id in world.aborted
+    assert world.session.state == "ready"
+
+
+def test_a_server_that_wants_a_rest_gets_it_and_its_attempts_count_all_the_same() -> None:
+    world = connected(max_retries=2)
+    world.ask()
+    world.answer(world.take(), 503, b"", [("Retry-After", "30")])
+    for _ in range(2):
+        world.sleep(29.0)
+        assert world.nothing_begun()
+        world.sleep(17.0)
+        world.answer(world.take(), 503, b"", [("Retry-After", "30")])
+    assert world.session.state == "closed"
+
+
+@pytest.mark.parametrize("rest", ["soon", "-1", "Wed, 21 Oct 2026 07:28:00 GMT", "1e9"])
+def test_a_rest_that_is_no_number_of_seconds_is_none(rest: str) -> None:
+    assert read_head(503, [("Retry-After", rest)]).retry_after == 0.0
+
+
+def test_nobody_rests_for_days() -> None:
+    assert read_head(503, [("Retry-After", "86400000")]).retry_after == 60.0
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body"),
+    [
+        (308, [("Location", "https://h/dwp/rpc?key=dk_1&token=dk_1")], b""),
+        (502, [], b"<a href='http://h/dwp/sse?token=dk_1'>that</a> did not answer"),
+    ],
+)
+def test_what_others_repeat_of_our_query_is_not_shown(
+    status: int, headers: list[tuple[str, str]], body: bytes
+) -> None:
+    """The token may be in it."""
+    world = World()
+    world.session.start(now=0.0)
+    world.answer(world.take(), status, body, headers)
+    error = world.the(Closed).cause
+    assert "?…" in str(error)
+    assert "dk_1" not in str(error)
+
+
+def test_a_proxy_that_wants_a_login_is_called_a_proxy() -> None:
+    world = World()
+    world.session.start(now=0.0)
+    world.answer(world.take(), 407, b"", [])
+    assert "the proxy did not let us through" in str(world.the(Closed).cause)
 
 
 def test_a_client_gives_up_after_so_many_attempts_in_a_row() -> None:

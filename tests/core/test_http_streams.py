@@ -17,6 +17,7 @@ from dwp_core.client_events import (
     SubscriptionStarted,
 )
 from dwp_core.errors import AuthError, ConnectionError, DispatchError, InvalidRequest, UnsupportedError
+from dwp_core.frames import Limits
 from dwp_core.http_exchange import BeginExchange, Credentials
 from dwp_core.subscriptions import Gap, Since, Subscription
 from tests.core.http_world import GOS, STREAM, STREAMS, World, connected, event_block
@@ -514,3 +515,59 @@ def test_unread_events_of_the_existing_server_are_dropped_counted_and_told() -> 
     world.data(begin, event_block(None))
     world.session.unsubscribe(subscription, now=world.now)
     assert gaps(world) == [Gap(dropped=1)]
+
+
+# ── answers that are rough ──
+
+
+def test_a_token_that_is_refused_when_a_stream_is_made_again_ends_the_session() -> None:
+    """As a login that is refused after a reconnect: no retry mends it, and everybody hears so."""
+    world = connected()
+    _, begin = listening(world)
+    world.ask()
+    world.pump()
+    world.fail(begin)
+    world.sleep(20.0)
+    [again] = [begin for begin in world.begun if begin.is_stream]
+    world.refuse(again, 401, "authentication failed")
+    error = world.the(SubscriptionEnded).error
+    assert isinstance(error, AuthError)
+    assert str(error) == "the test refused the login: authentication failed"
+    assert world.the(Closed).cause is error
+    assert world.session.state == "closed"
+
+
+def test_a_refusal_without_end_is_read_up_to_the_limit() -> None:
+    world = connected(limits=Limits(message=100))
+    subscribe(world)
+    begin = world.take()
+    world.session.exchange_head(begin.id, 403, [], now=world.now)
+    for _ in range(3):
+        world.session.exchange_data(begin.id, b"x" * 50, now=world.now)
+    error = world.the(SubscriptionEnded).error
+    assert isinstance(error, AuthError)
+    assert "HTTP 403: xxx" in str(error)
+    assert begin.id in world.aborted
+
+
+def test_a_refusal_that_trickles_in_has_the_time_of_an_attempt() -> None:
+    world = connected(connect_timeout=5.0)
+    subscribe(world)
+    begin = world.take()
+    world.session.exchange_head(begin.id, 403, [], now=world.now)
+    for _ in range(6):
+        world.session.exchange_data(begin.id, b"x", now=world.now)
+        world.sleep(1.0)
+    assert isinstance(world.the(SubscriptionEnded).error, AuthError)
+
+
+def test_a_stream_is_made_again_no_sooner_than_it_is_told_to() -> None:
+    world = connected()
+    _, begin = listening(world)
+    world.fail(begin)
+    world.sleep(20.0)
+    world.answer(world.take(), 503, b"", [("retry-after", "30")])
+    world.sleep(29.0)
+    assert world.nothing_begun()
+    world.sleep(17.0)
+    assert world.take().is_stream

@@ -41,3 +41,18 @@ def test_many_blocks_that_are_small_are_no_large_one() -> None:
     for _ in range(100):
         assert len(reader.feed(b"data: 12345678\n\ndata: 1")) == 1
         assert len(reader.feed(b"2345678\n\n")) == 1
+
+
+def test_a_block_without_an_end_is_refused_even_if_its_lines_say_nothing() -> None:
+    """Else it would grow for ever."""
+    reader = BlockReader(100)
+    with pytest.raises(FrameError, match="larger than 100 bytes"):
+        list(map(reader.feed, [b"data\n"] * 100))
+
+
+def test_a_line_break_is_one_as_soon_as_it_can_be() -> None:
+    """The event is there with the CR; the LF that may follow it belongs to it."""
+    reader = BlockReader(100)
+    assert reader.feed(b"id: 1\r\n\r") == [Block("", b"", "1")]
+    assert reader.feed(b"\n") == []
+    assert reader.feed(b"id: 2\r\r") == [Block("", b"", "2")]
