@@ -78,4 +78,6 @@ def test_the_function_does_its_work(dispatch_server: MemoryServer, dispatch_clie
 
 if __name__ == "__main__":
     # -p: where Dispatch is not installed but on the path, pytest does not find the fixtures by itself
-    sys.exit(pytest.main([__file__, "-q", "-p", "dispatch.testing.plugin", "-p", "no:cacheprovider"]))
+    # -W: this program has imported Dispatch before pytest could
+    plugins = ["-p", "dispatch.testing.plugin", "-p", "no:cacheprovider"]
+    sys.exit(pytest.main([__file__, "-q", *plugins, "-W", "ignore::pytest.PytestAssertRewriteWarning"]))

@@ -248,6 +248,9 @@ class AwaitedClient(Client[A], AwaitedCalls, Generic[A, S, C]):
     async def watch(self, id: str) -> S:
         """Listen to one job or workflow run until it ends; the iteration ends with it.
 
+        Has it ended already, there is nothing to iterate over. Unlike `subscribe`, this has to be awaited:
+        `async for event in await client.watch(id)`.
+
         Args:
             id: a job id or a run id.
 

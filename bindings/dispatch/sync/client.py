@@ -103,6 +103,8 @@ class Dispatch(Client[Driver], BlockingCalls):
     def watch(self, id: str, *, timeout: float | None = None) -> Subscription:
         """Listen to one job or workflow run until it ends; the iteration ends with it.
 
+        Has it ended already, there is nothing to iterate over.
+
         Args:
             id: a job id or a run id.
             timeout: seconds to wait for the confirmation, instead of the client's.
