@@ -11,19 +11,21 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 from weakref import WeakSet
 
 from dispatch import driver
 from dispatch.dialing import Dialer
+from dispatch.lifecycle import Counters
 from dispatch.line import FAREWELL
 from dispatch.operations import Operation
 from dispatch.settings import check_seconds
-from dispatch.subscription import Feed
+from dispatch.subscription import Changes, Feed
 from dispatch.sync.line import NEVER, Line
-from dispatch.sync.waiting import Latch, Waiter
+from dispatch.sync.waiting import Latch, Waiter, without_lock
 from dwp_core.client import ClientSession
-from dwp_core.client_events import ClientConfig, ClientEvent
+from dwp_core.client_events import ClientConfig, ClientEvent, Closed
 from dwp_core.errors import DispatchError, InvalidRequest
 from dwp_core.subscriptions import Since
 
@@ -34,12 +36,20 @@ T = TypeVar("T")
 class Driver(driver.Driver):
     """One session and its lines, in one process."""
 
-    _line: Line | None
+    _line: Line | None  # pyright: ignore[reportIncompatibleVariableOverride]  # it is what new_line makes
     _closed: Latch
 
     def __init__(self, config: ClientConfig, dialer: Dialer, timeout: float | None) -> None:
         super().__init__(config, dialer, timeout)
         self.lock = threading.RLock()
+        self.stepping = False
+        """A thread is in the middle of a step, with the lock."""
+        self._entered_again = False
+        self.unusable = False
+        """By this process, or by now: `check_place` says more."""
+        self._exiting = False
+        self.threads: WeakSet[Line] = WeakSet()
+        """The lines whose threads run: a thread keeps its line."""
         self._forked = False
         _DRIVERS.add(self)
 
@@ -53,7 +63,7 @@ class Driver(driver.Driver):
                 self.wait_for(connected)
                 session_id: str = connected.result()
             except DispatchError:
-                self.wait_for(self._closed.waiter())
+                self._await_end()
                 raise
             except BaseException:
                 self._leave()
@@ -68,7 +78,7 @@ class Driver(driver.Driver):
         with self.lock:
             self._unbroken(self.end, drain)
             try:
-                self.wait_for(self._closed.waiter())
+                self._await_end()
             except BaseException:
                 self._leave()
                 raise
@@ -78,7 +88,7 @@ class Driver(driver.Driver):
         operation = build(*args, **kwargs)
         waiter = Waiter()
         with self.lock:
-            if self._forked:
+            if self.unusable:
                 self.check_place()
             line = self._line
             if line is not None:
@@ -95,13 +105,25 @@ class Driver(driver.Driver):
     def wait_for(self, waiter: Waiter, until: float = NEVER) -> bool:
         """Wait, with the lock, which is not held meanwhile; whether it is there by then."""
         assert self._line is not None
+        self.check_place()
         return self._line.wait_for(waiter, until)
 
     def deliver(self, events: list[ClientEvent]) -> None:
+        if self._exiting:  # a daemon thread that waits is not to be woken for the end of the interpreter
+            events = [event for event in events if isinstance(event, Closed)]
         super().deliver(events)
         line = self._line
         if line is not None:
             line.wake()  # its leader may be one of those who waited, and another thread has this for it
+
+    @property
+    def counters(self) -> Counters:
+        with self.lock:
+            return super().counters
+
+    def follow(self, changes: Changes) -> None:
+        with self.lock:
+            super().follow(changes)
 
     def listen(self, feed: Feed, since: Since) -> None:
         with self.lock:
@@ -124,20 +146,54 @@ class Driver(driver.Driver):
                 "this client was made before this process was forked, and belongs to its parent;"
                 " make one Dispatch in each process"
             )
+        if self._exiting and threading.current_thread().daemon:
+            # It is stopped any moment, wherever it is. An error would only get it to talk meanwhile.
+            self.lock.release()
+            forever = Waiter()
+            forever.lie_down()
+            forever.sleep()
 
     def new_line(self, session: ClientSession) -> Line:
         return Line(session, self)
 
+    def break_off(self) -> None:
+        """A step was interrupted half-way, as by Ctrl-C: end, so that nobody waits for what is half done."""
+        for line in list(self._lines.values()):
+            assert isinstance(line, Line)
+            with suppress(Exception):
+                line.break_off()
+        if self._line is not None:
+            self.settle()
+
     def _unbroken(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Take a step, under the lock. One that Ctrl-C interrupts half-way is the last."""
+        if self.stepping:
+            self._entered_again = True
+            raise RuntimeError(
+                "a signal handler or a finalizer has called the client in the middle of its work;"
+                " let it set an event, and the program act upon that"
+            )
         try:
-            return step(*args, **kwargs)
-        except Exception:
-            raise
-        except BaseException:
-            if self._line is not None:
-                self._line.break_off()
-            raise
+            self.stepping = True
+            try:
+                return step(*args, **kwargs)
+            except BaseException as error:
+                if self._entered_again or not isinstance(error, Exception):
+                    self.break_off()
+                raise
+            finally:
+                self.stepping = self._entered_again = False
+        finally:  # where the first was interrupted
+            self.stepping = False
+
+    def _await_end(self) -> None:
+        """Wait, with the lock, until nothing is left, not even a thread."""
+        self.wait_for(self._closed.waiter())
+        without_lock(self.lock, self._join)
+
+    def _join(self) -> None:
+        for line in list(self.threads):
+            line.join()
 
     def _leave(self) -> None:
         """Interrupted, or the interpreter ends: do not wait for the server."""
@@ -148,13 +204,14 @@ class Driver(driver.Driver):
         """Close what was never closed, in a moment, so that no thread of ours meets the end of the interpreter."""
         if self.abandoned:
             with self.lock:
+                self._exiting = self.unusable = True
                 self._leave()
                 self.wait_for(self._closed.waiter(), self.now() + 2 * FAREWELL)
 
     def forget_parent(self) -> None:
         """This is the child of a fork: the connection is its parent's, as are the threads that drove it."""
         self.lock = threading.RLock()  # whoever held the other one is not here any more
-        self._forked = True
+        self.unusable, self._forked, self.stepping = True, True, False
         for line in self._lines.values():
             assert isinstance(line, Line)
             line.drop_sockets()

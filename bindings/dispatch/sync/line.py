@@ -17,14 +17,18 @@ import socket
 import ssl as tls
 import threading
 from _thread import get_ident
+from collections.abc import Callable
+from contextlib import suppress
 from copy import copy
+from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dispatch import line
 from dispatch.dialing import reason_of
 from dispatch.line import FAREWELL, Backlog
-from dispatch.sync.waiting import Waiter
+from dispatch.sync.attempt import Attempt
+from dispatch.sync.waiting import Waiter, without_lock
 from dispatch.wire import ClientWire
 from dwp_core.client import ClientSession
 from dwp_core.errors import ClosedError
@@ -35,6 +39,8 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger("dispatch.client")
 _READ = 256 * 1024
 NEVER = float("inf")
+_LONGEST = 1e6
+"""Seconds to wait at a time: no operating system waits for ever when told a number."""
 _LULL = 0.02
 """Seconds without a caller that leads, after which the line's own thread takes over. What comes meanwhile waits for it:
 nobody waits for what comes."""
@@ -45,24 +51,12 @@ _UNSEEN = 0.001
 """Seconds for which what comes may lie unread before something else is sent."""
 
 
-class Attempt:
-    """A connection that is being made, by a thread of its own: looking up a name cannot be interrupted."""
-
-    def __init__(self, left: set[object]) -> None:
-        self.cancelled = False
-        self._left = left
-
-    def cancel(self) -> None:
-        """Nobody wants it any more, and nobody waits for it. What comes of it is closed."""
-        self.cancelled = True
-        self._left.discard(self)
-
-
 class Line(line.Line):
     """Drives one session with a thread of its own."""
 
     def __init__(self, session: ClientSession, driver: Driver) -> None:
         super().__init__(session, driver)
+        self._home = driver
         self.now = monotonic
         self._lock = driver.lock
         self._dialer = driver.dialer
@@ -74,6 +68,7 @@ class Line(line.Line):
         self._leader: int | None = None
         self._led = 0
         self._waiting: dict[Waiter, None] = {}
+        self._stranded: Callable[[], None] | None = None
         self._relief = threading.Condition(driver.lock)
         self._relief_wanted = False
         self.selector = selectors.DefaultSelector()
@@ -82,7 +77,9 @@ class Line(line.Line):
         self._alarm.setblocking(False)
         self._bell.setblocking(False)
         self.selector.register(self._alarm, selectors.EVENT_READ)
-        threading.Thread(target=self._serve, name="dispatch-client", daemon=True).start()
+        self._thread = threading.Thread(target=self._serve, name="dispatch-client", daemon=True)
+        driver.threads.add(self)
+        self._thread.start()
 
     # There are no turns: whoever calls writes.
     poke = line.Line.pump
@@ -96,17 +93,25 @@ class Line(line.Line):
     def wake(self) -> None:
         """Have the leader look again at what there is to wait for."""
         if self._leader is not None and self._leader != get_ident():
-            try:
-                self._bell.send(b"\0")
-            except (BlockingIOError, OSError):
-                pass  # it has been rung often enough, or for the last time
+            self._ring()
+
+    def _ring(self) -> None:
+        try:
+            self._bell.send(b"\0")
+        except (BlockingIOError, OSError):
+            pass  # it has been rung often enough, or for the last time
 
     def stop(self) -> None:
         self.wake()
         self._relief.notify_all()
 
+    def join(self) -> None:
+        """Wait, without the lock, until nothing of it is left. It has been stopped."""
+        me = get_ident()
+        if self._leader != me and self._thread.ident != me:  # else it goes on when this thread has returned
+            self._thread.join()
+
     def _soon(self) -> None:
-        self._wake_at = -NEVER
         self.wake()
 
     def _set_timer(self, at: float | None) -> None:
@@ -128,7 +133,7 @@ class Line(line.Line):
             while not waiter.done():
                 if until != NEVER and self.now() >= until:
                     return False
-                if self._leader is None and not self.at_rest:
+                if self._leader in (None, get_ident()) and not self.at_rest:
                     self._lead(until)
                 else:
                     self._follow(waiter, until)
@@ -140,32 +145,38 @@ class Line(line.Line):
 
     def _lead(self, until: float) -> None:
         """Wait for the first thing that happens, then do what it asks for."""
-        self._leader = get_ident()
+        before, self._leader = self._leader, get_ident()
         self._led += 1
         try:
-            at = min(self._wake_at, self._expires, until)
-            timeout = None if at == NEVER else max(at - monotonic(), 0.0)
-            self._lock.release()
+            if self._stranded is not None:
+                opening, self._stranded = self._stranded, None
+                without_lock(self._lock, opening)
+                return
+            at = -NEVER if self.scheduled else min(self._wake_at, self._expires, until)
+            timeout = None if at == NEVER else min(max(at - monotonic(), 0.0), _LONGEST)
+            ready = without_lock(self._lock, self._select, timeout)
             try:
-                ready = self._select(timeout)
-            finally:
-                _acquire(self._lock)
-            try:
-                self._handle(ready)
-            except BaseException:
-                self.break_off()
-                raise
+                self._home.stepping = True
+                try:
+                    self._handle(ready)
+                except BaseException:
+                    self._home.break_off()
+                    raise
+                finally:
+                    self._home.stepping = False
+            finally:  # where the first was interrupted
+                self._home.stepping = False
         finally:
-            self._leader = None
+            self._leader = before
+            if (
+                before is not None
+            ):  # a signal handler led, called where this very thread waits: look again there
+                self._ring()
 
     def _follow(self, waiter: Waiter, until: float) -> None:
         """Sleep until it is there, or until it is this thread's turn to lead."""
         waiter.lie_down()
-        self._lock.release()
-        try:
-            waiter.sleep(None if until == NEVER else until - self.now())
-        finally:
-            _acquire(self._lock)
+        without_lock(self._lock, waiter.sleep, None if until == NEVER else until - self.now())
 
     def _hand_over(self) -> None:
         """Nobody leads: another one who waits is to, else the line's own thread."""
@@ -205,15 +216,14 @@ class Line(line.Line):
         for key, events in ready:
             connection: Connection | None = key.data
             if connection is None:
-                self._alarm.recv(4096)
+                with suppress(BlockingIOError):
+                    self._alarm.recv(4096)
             elif connection in self._connections:
                 if events & selectors.EVENT_READ:
                     connection.read()
                 if events & selectors.EVENT_WRITE:
                     connection.write_rest()
         if self.scheduled:
-            self._wake_at = NEVER
-            self._armed = None
             self._end_turn()
         now = self._led_at = monotonic()
         if self._wake_at <= now:
@@ -231,7 +241,10 @@ class Line(line.Line):
         self.wake()
 
     def break_off(self) -> None:
-        """A step was interrupted half-way, as by Ctrl-C: end, so that nobody waits for what is half done."""
+        """End at once, and tell everybody who waits, whatever state the session is in."""
+        if self._attempt is not None:
+            self._attempt.cancel()
+            self._attempt = None
         self._left.clear()
         try:
             self.session.leave(now=self.now())
@@ -241,12 +254,15 @@ class Line(line.Line):
             for waiter in self._waiting:
                 if not waiter.done():
                     waiter.set_exception(copy(error))
-            self._driver.settle()
+            self.wake()
 
     def drop_sockets(self) -> None:
         """Close everything, at once."""
         for connection in self._connections:
             connection.sock.close()
+        self._connections.clear()
+        if isinstance(self._attempt, Attempt) and self._attempt.sock is not None:
+            self._attempt.sock.close()  # of a parent's thread
         self.selector.close()
         self._alarm.close()
         self._bell.close()
@@ -255,10 +271,12 @@ class Line(line.Line):
 
     def _open(self, generation: int) -> Attempt:
         attempt = Attempt(self._left)
-        opening = threading.Thread(
-            target=self._try_to_open, args=(generation, attempt), name="dispatch-connect", daemon=True
-        )
-        opening.start()
+        opening = partial(self._try_to_open, generation, attempt)
+        try:
+            threading.Thread(target=opening, name="dispatch-connect", daemon=True).start()
+        except RuntimeError:
+            self._stranded = opening
+            self.wake()
         return attempt
 
     def _try_to_open(self, generation: int, attempt: Attempt) -> None:
@@ -267,49 +285,21 @@ class Line(line.Line):
         token = ""
         try:
             token = self._dialer.current_token_blocking()
-            sock = self._connect()
+            sock = attempt.connect(self._dialer, self._connect_timeout)
         except Exception as error:  # noqa: BLE001  # the session is told, whatever it was
             failure = error
         with self._lock:
-            if attempt.cancelled or sock is None:
+            attempt.sock = None
+            unwanted = attempt.cancelled or self.at_rest  # broken off before this line knew of the attempt
+            if unwanted or sock is None:
                 if sock is not None:
                     sock.close()
-                if failure is not None and not attempt.cancelled:
+                if failure is not None and not unwanted:
                     self.failed(generation, failure)
             else:
                 self._begin(generation, token, sock)
             self.gone(attempt)
             self.wake()
-
-    def _connect(self) -> socket.socket:
-        dialer = self._dialer
-        if dialer.transport is not None:
-            return dialer.transport.connect_sync()
-        address, proxy, patience = dialer.address, dialer.current_proxy(), self._connect_timeout
-        sock: Any
-        if address.socket_path is not None:
-            sock = socket.socket(socket.AF_UNIX)
-            sock.settimeout(patience)
-        elif proxy is not None:
-            from python_socks.sync import Proxy
-
-            tunnel = Proxy.from_url(proxy.url, rdns=proxy.remote_dns)
-            sock = tunnel.connect(address.host, address.port, timeout=patience)
-        else:
-            sock = socket.create_connection((address.host, address.port), timeout=patience)
-        try:
-            if address.socket_path is not None:
-                sock.connect(address.socket_path)
-            else:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if dialer.tls is not None:
-                sock = dialer.tls.wrap_socket(sock, server_hostname=address.host)
-            sock.setblocking(False)
-        except BaseException:
-            sock.close()
-            raise
-        connected: socket.socket = sock
-        return connected
 
     def _begin(self, generation: int, token: str, sock: socket.socket) -> None:
         wire = ClientWire(self.session, generation, self._dialer.address, token)
@@ -422,18 +412,6 @@ class Connection(line.Connection):
     def _leave(self) -> None:
         """Both sides are done: bring out what is left of the farewell, and go."""
         self._leaving = True
-        self.expires = min(self.expires, self._now() + FAREWELL) if self._backlog else -NEVER
+        waits = self._backlog and not self._backlog.blocked
+        self.expires = min(self.expires, self._now() + FAREWELL) if waits else -NEVER
         self._line.expire(self.expires)
-
-
-def _acquire(lock: threading.RLock) -> None:
-    """Take the lock back, whatever interrupts that; what did is raised afterwards."""
-    interruption: BaseException | None = None
-    while True:
-        try:
-            lock.acquire()
-            break
-        except BaseException as error:  # noqa: BLE001  # it is raised below
-            interruption = error
-    if interruption is not None:
-        raise interruption

@@ -42,6 +42,7 @@ class _Reading(Reading[I, R]):
         check_seconds("timeout", timeout, least=0.0)
         until = NEVER if timeout is None else time.monotonic() + timeout
         with self._home.lock:
+            self._home.check_place()
             while not self._items:
                 if self._over:
                     raise self._failure() or StopIteration
@@ -53,7 +54,7 @@ class _Reading(Reading[I, R]):
         return self
 
     def __next__(self) -> R:
-        if self._items:
+        if self._items and not self._home.unusable:
             with self._home.lock:
                 if self._items:
                     return self._take()

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import sys
 from _thread import LockType, allocate_lock
-from typing import Any
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _SLICE = 0.5 if sys.platform == "win32" else -1.0
 """Seconds to wait at a time: where Ctrl-C does not interrupt the wait for a lock, it is heard in between."""
@@ -101,3 +106,18 @@ class Latch:
         else:
             self._waiters.append(waiter)
         return waiter
+
+
+def without_lock(lock: Any, wait: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Wait without the lock; afterwards it is held again, whatever Ctrl-C interrupts, and wherever."""
+    try:
+        try:
+            lock.release()
+            return wait(*args, **kwargs)
+        finally:
+            if not lock._is_owned():  # which threading.Condition, too, asks of any lock
+                lock.acquire()
+    finally:  # where the first was interrupted; what did is on its way out
+        while not lock._is_owned():
+            with suppress(BaseException):
+                lock.acquire()
