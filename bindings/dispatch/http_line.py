@@ -11,7 +11,6 @@ import socket
 import ssl as tls
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing
 from importlib.util import find_spec
 from typing import Any, cast
 from urllib.parse import urlencode, urlsplit, urlunsplit
@@ -30,7 +29,7 @@ from dwp_core.http_client import HttpClientSession
 from dwp_core.http_exchange import AbortExchange, BeginExchange, HttpEffect, ResumeReading
 
 FAREWELL = line.FAREWELL
-_KEPT = 4.0
+KEPT = 4.0
 """Seconds that an idle connection is kept: less than servers keep it, who would close it on the next request."""
 _OURS = frozenset(("accept", "content-length", "content-type", "last-event-id", "transfer-encoding"))
 
@@ -62,6 +61,12 @@ class HttpSide:
         self._rpc = url._replace(fragment="")
         self._events = self._rpc._replace(path=url.path.removesuffix("/rpc") + "/sse")
         self._where = address.where
+        self._through = ""
+
+    @property
+    def has_proxy(self) -> bool:
+        """Whether we go through a proxy, as far as was asked yet."""
+        return bool(self._through)
 
     def options(self) -> dict[str, Any]:
         """The arguments of a transport.
@@ -70,7 +75,7 @@ class HttpSide:
             DialError: the environment names a proxy that cannot be used.
         """
         # How many requests there are at a time the session decides.
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=_KEPT)
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=KEPT)
         verify: Any = self._dialer.tls or False  # false where TLS is not spoken
         options: dict[str, Any] = {"limits": limits, "trust_env": False, "verify": verify}
         proxy = self._proxy()
@@ -78,6 +83,9 @@ class HttpSide:
             options["socket_options"] = _SOCKET_OPTIONS
         else:
             options["proxy"] = proxy
+            host = f"[{proxy.url.host}]" if ":" in proxy.url.host else proxy.url.host
+            port = f":{proxy.url.port}" if proxy.url.port else ""
+            self._through = f" (through the proxy {proxy.url.scheme}://{host}{port})"
         return options
 
     def request(self, begin: BeginExchange, token: str) -> httpx.Request:
@@ -107,6 +115,12 @@ class HttpSide:
             return DialError(str(error), fatal=True), False
         if isinstance(error, DialError):
             return error, False
+        failure, sent = self._failure_on_the_way(error)
+        return DialError(failure.reason + self._through, fatal=failure.fatal), sent
+
+    def _failure_on_the_way(self, error: Exception) -> tuple[DialError, bool]:
+        if type(error).__module__.startswith("socksio"):
+            return DialError(f"the proxy does not speak SOCKS 5 as we do: {error}", fatal=False), False
         if not isinstance(error, httpx.HTTPError):
             return failure_of(error, self._where), True
         unsent = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.PoolTimeout)
@@ -136,7 +150,7 @@ class HttpSide:
         if url is None:
             return None
         try:
-            proxy = httpx.Proxy(url)
+            proxy = _Proxy(url)
         except ValueError:
             raise DialError(
                 "proxy: over HTTP it must be a URL of http, https or socks5", fatal=True
@@ -144,6 +158,23 @@ class HttpSide:
         if proxy.url.scheme.startswith("socks") and find_spec("socksio") is None:
             raise DialError("a SOCKS proxy needs socksio: pip install 'httpx[socks]'", fatal=True)
         return proxy
+
+
+class _Proxy(httpx.Proxy):
+    """A proxy whose credentials no log shows: httpcore logs what it is given for SOCKS."""
+
+    @property
+    def raw_auth(self) -> tuple[bytes, bytes] | None:
+        """User and password."""
+        if self.auth is None:
+            return None
+        user, password = self.auth
+        return _Hidden(user.encode()), _Hidden(password.encode())
+
+
+class _Hidden(bytes):
+    def __repr__(self) -> str:
+        return "[secure]"
 
 
 class Body(httpx.SyncByteStream, httpx.AsyncByteStream):
@@ -258,20 +289,36 @@ class AwaitedHttpLine(HttpLine):
             token = await self._tokens()
             if self._transport is None:
                 self._transport = httpx.AsyncHTTPTransport(**self.side.options())
-            response = await self._transport.handle_async_request(self.side.request(begin, token))
+            response = await self._send(self._transport, self.side.request(begin, token))
+            parts = aiter(cast("httpx.AsyncByteStream", response.stream))
             try:
                 self._head(begin, response)
-                parts: Any = aiter(cast("httpx.AsyncByteStream", response.stream))
-                async with aclosing(parts):
-                    async for data in parts:
-                        if not self._data(begin, data):
-                            await gate()
+                async for data in parts:
+                    if not self._data(begin, data):
+                        await gate()
             finally:
                 await response.aclose()
+                await _finish(parts)
         except Exception as error:  # noqa: BLE001  # the session is told, whatever it was
             self._lost(begin, error)
         else:
             self._end(begin)
+
+    async def _send(self, transport: httpx.AsyncHTTPTransport, request: httpx.Request) -> httpx.Response:
+        opened: list[Any] = []
+
+        async def learn(event: str, info: dict[str, Any]) -> None:
+            if event == "socks.connect_tcp.complete":
+                opened.append(info["return_value"])
+
+        if self.side.has_proxy:
+            request.extensions["trace"] = learn
+        try:
+            return await transport.handle_async_request(request)
+        except BaseException:
+            for stream in opened:  # httpcore forgets it where a SOCKS proxy does not let us through
+                await stream.aclose()
+            raise
 
     async def _close(self) -> None:
         """Close what is left of connections."""
@@ -303,6 +350,19 @@ class HttpDriving(Driver):
     def new_session(self, epoch_ns: int) -> ClientSession:
         session = HttpClientSession(self.config, epoch_ns=epoch_ns, jitter=random.random, ids=frame_ids())
         return cast("ClientSession", session)  # as far as a driver is concerned
+
+
+async def _finish(parts: AsyncIterator[bytes]) -> None:
+    """Bring what reads a body, which is closed, to its end.
+
+    It is generators inside of generators: to close the outer one would leave the others to the garbage collector, which
+    for asynchronous ones is a warning in trio and a task of nobody's in asyncio.
+    """
+    try:
+        async for _ in parts:
+            pass
+    except Exception:  # noqa: BLE001  # that it cannot be read any more is what this is for
+        pass
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
