@@ -165,7 +165,7 @@ class Streams:
         if not self._resumes:
             return window.due(0)
         if window.starving:
-            self._let_slowest_lag(window)
+            self._let_slow_ones_lag(window)
         return window.due(self._table.held())
 
     # What the server says.
@@ -276,12 +276,14 @@ class Streams:
         if everything:
             self._ask(channel, "start", everything)
 
-    def _let_slowest_lag(self, window: ReceiveWindow) -> None:
-        """One subscriber that does not read must not use up the credit of the others."""
-        slowest = self._table.slowest()
-        if slowest is not None and slowest.buffered >= max(window.size // 2, 1):
+    def _let_slow_ones_lag(self, window: ReceiveWindow) -> None:
+        """Subscribers that do not read must not use up the credit of one that does."""
+        enough = max(window.size // 2, 1)
+        while (slowest := self._table.slowest()) is not None and slowest.buffered >= enough:
             others = (other for other in self._table if not other.lagging)
-            slowest.lagging = any(2 * other.buffered <= slowest.buffered for other in others)
+            if not any(2 * other.buffered <= slowest.buffered for other in others):
+                return  # nobody reads: nothing is to come
+            slowest.lagging = True
 
     def _tell_dropped(self, subscription: Subscription) -> None:
         self._events.append(SubscriptionGap(subscription.tag, Gap(dropped=subscription.dropped)))

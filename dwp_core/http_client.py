@@ -113,6 +113,16 @@ class HttpClientSession:
         self._exchanges: dict[str, _Exchange] = {}
         self._last_error: DispatchError | None = None
 
+    @property
+    def open_calls(self) -> int:
+        """Requests that wait or are under way."""
+        return len(self._calls.table)
+
+    @property
+    def subscriptions(self) -> list[Subscription]:
+        """Those that have not ended."""
+        return list(self._streams)
+
     # What the driver pulls.
 
     def take_effects(self) -> list[HttpEffect]:

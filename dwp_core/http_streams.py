@@ -109,6 +109,10 @@ class HttpStreams:
         self.refusal: DispatchError | None = None
         """A stream that was to be made again found that the token is not taken any more."""
 
+    def __iter__(self) -> Iterator[Subscription]:
+        """Those that have not ended."""
+        return iter(self._table)
+
     def __contains__(self, exchange: str) -> bool:
         return exchange in self._by_exchange
 
@@ -194,8 +198,8 @@ class HttpStreams:
             self._start_afresh(stream, now)
             return
         stream.log = head.log
-        if resumes:
-            self._begun(stream, now)
+        if resumes and subscription.position is not None:
+            self._begun(stream, now)  # else where it begins comes first: without that, what follows could be lost
 
     def data(self, id: str, data: bytes, now: float) -> bool:
         """Some of the body; whether to go on reading at once."""
@@ -322,6 +326,8 @@ class HttpStreams:
         if not block.type:  # where the stream begins
             if subscription.position is None:
                 subscription.position = seq
+            if subscription.position is not None and not subscription.confirmed:
+                self._begun(stream, now)
             return
         event = self._read(block.data)
         if event is None:

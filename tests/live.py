@@ -49,7 +49,7 @@ def serving(
     environment: Mapping[str, str] | None = None,
 ) -> Generator[Live]:
     """`dispatch serve ARGUMENTS` on that port or a free one, from here to the end of the block."""
-    where = ("--port", str(port), "--db", str(db))
+    where = ("--db", str(db)) if "--unix" in arguments else ("--port", str(port), "--db", str(db))
     process = subprocess.Popen(
         [sys.executable, "-m", "dispatch", "serve", *arguments, *where, "--json"],
         cwd=cwd,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable
-from functools import wraps
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ParamSpec
 
@@ -25,10 +25,13 @@ def _for_running_loop(
 ) -> Callable[P, dispatch.asyncio.Dispatch | dispatch.trio.Dispatch]:
     """What takes the arguments of a client and makes it."""
 
-    @wraps(AwaitedClient.__init__, assigned=("__doc__",), updated=())
     def make(*args: P.args, **kwargs: P.kwargs) -> dispatch.asyncio.Dispatch | dispatch.trio.Dispatch:
         return _client_of_running_loop()(*args, **kwargs)
 
+    make.__name__ = make.__qualname__ = "Dispatch"
+    make.__doc__ = AwaitedClient.__init__.__doc__
+    of_class = inspect.signature(AwaitedClient)
+    make.__signature__ = of_class  # type: ignore[attr-defined]  # inspect reads it
     return make
 
 

@@ -43,6 +43,8 @@ else:
     def operation(build):
         """Make a call of the function that builds its operation: the client runs it, and knows how to wait."""
 
+        build.__qualname__ = f"Dispatch.{build.__name__}"  # so that errors name what users call
+
         @wraps(build)
         def call(self, *args, **kwargs):
             return self._run(build, self, *args, **kwargs)

@@ -19,6 +19,7 @@ from dispatch.settings import EVENT_BUFFER, client_config
 from dispatch.subscription import AwaitedChanges, AwaitedFeed
 from dispatch.wire import Address
 from dwp_core.client_events import ClientConfig
+from dwp_core.errors import InvalidRequest
 from dwp_core.subscriptions import Since
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 D = TypeVar("D", bound=Driver)
+
+
+_HOMES = {"telemetry": "telemetry.OpenTelemetry", "transport": "testing.MockTransport"}
 
 
 class Client(Calls, Generic[D]):
@@ -82,6 +86,9 @@ class Client(Calls, Generic[D]):
         Raises:
             InvalidRequest: the URL is none, or another argument cannot be used.
         """
+        for name, given, needed in (("telemetry", telemetry, "call"), ("transport", transport, "adapt")):
+            if given is not None and not hasattr(given, needed):
+                raise InvalidRequest(f"{name}: {type(given).__name__} is none; see dispatch.{_HOMES[name]}")
         address = Address(url, {} if headers is None else headers)
         dialer = Dialer(address, token, ssl, proxy, transport)
         config = client_config(
@@ -120,7 +127,9 @@ class Client(Calls, Generic[D]):
     def __del__(self) -> None:
         driver: D | None = getattr(self, "_driver", None)  # None where __init__ has raised
         if driver is not None and driver.abandoned:
-            warnings.warn(f"{self!r} was never closed: use `with` or close()", ResourceWarning, stacklevel=1)
+            how = "`async with`" if isinstance(self, AwaitedCalls) else "`with`"
+            message = f"{self!r} was never closed: use {how}, or close()"
+            warnings.warn(message, ResourceWarning, stacklevel=1, source=self)
 
     @property
     def state(self) -> str:

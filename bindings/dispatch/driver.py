@@ -80,7 +80,7 @@ class Driver(ABC):
         self.dialer = dialer
         self.timeout = timeout
         self._lines: dict[ClientSession, Line] = {}
-        self._line: Line | None = None
+        self._line: Any = None  # a line, which each binding knows more of
         self._session: ClientSession
         self.now: Callable[[], float]
         """The clock that this client lives by, in monotonic seconds."""
@@ -145,7 +145,7 @@ class Driver(ABC):
     def follow(self, changes: Changes) -> None:
         """Tell of changes, beginning with how things stand."""
         if self._line is None:
-            raise _not_connected()
+            raise not_connected()
         self.check_place()
         changes.push(Change(self.state, self.peer.session_id if self.peer is not None else None))
         if self.state == CLOSED:
@@ -177,7 +177,7 @@ class Driver(ABC):
         """Ask the server; the waiter gets the answer."""
         line = self._line
         if line is None:
-            raise _not_connected()
+            raise not_connected()
         timeout = operation.timeout
         if timeout is not None:
             check_seconds("timeout", timeout)
@@ -218,7 +218,7 @@ class Driver(ABC):
         """Let a subscription hear of its channel."""
         line = self._line
         if line is None:
-            raise _not_connected()
+            raise not_connected()
         self.check_place()
         feed.handle = self._session.subscribe(feed.channel, tag=feed, now=self.now(), since=since)
         line.poke()
@@ -336,7 +336,8 @@ class Driver(ABC):
             follower.push(change)
 
 
-def _not_connected() -> ClosedError:
+def not_connected() -> ClosedError:
+    """What a client is told that was never connected."""
     return ClosedError(
         "the client is not connected: use it with `with` or `async with`, or call connect() first"
     )

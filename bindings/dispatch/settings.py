@@ -38,6 +38,8 @@ def client_config(
         raise InvalidRequest(f'format must be "json" or "msgpack", got {format!r:.80}')
     if codec not in _CODECS:
         raise InvalidRequest(f'codec must be None, "fast" or "portable", got {codec!r:.80}')
+    if not isinstance(reconnect, bool):
+        raise InvalidRequest(f"reconnect must be True or False, got {reconnect!r:.80}")
     _check_count("max_retries", max_retries, least=0)
     _check_count("event_buffer", event_buffer, least=1)
     check_seconds("timeout", timeout)

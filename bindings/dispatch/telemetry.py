@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -61,7 +61,7 @@ class OpenTelemetry:
         )
 
     @contextmanager
-    def call(self, operation: Operation[Any], where: str) -> Iterator[Operation[Any]]:
+    def call(self, operation: Operation[Any], where: str) -> Generator[Operation[Any]]:
         """One call, from its beginning to its end; the operation as it is to be sent.
 
         Args:

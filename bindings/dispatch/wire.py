@@ -250,7 +250,8 @@ def _read_url(url: object) -> WebSocketURI:
         else:
             return uri
     except InvalidURI as error:
-        problem = error.msg
+        schemes = "its scheme must be ws, wss, http, https or unix"
+        problem = schemes if "scheme" in error.msg else error.msg
     except (ValueError, AssertionError) as error:
         problem = str(error)
     raise InvalidRequest(f"url: {_shown(url)!r} is no address of a server, {problem}; {example}")

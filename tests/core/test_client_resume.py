@@ -415,6 +415,21 @@ def test_nobody_lags_where_all_are_slow() -> None:
     assert script.granted() == 0
 
 
+def test_two_that_never_read_do_not_silence_one_that_comes_later() -> None:
+    script = Script(WINDOW).connect_negotiated(credits=80)
+    one = subscribed(script, tag=1, head=0)
+    two = script.subscribe(tag=2)
+    for seq in range(1, 81):
+        script.happen(seq)
+    assert script.granted() == 0
+    later = script.subscribe(tag=3)
+    assert one.lagging
+    assert two.lagging
+    assert script.granted() == 80
+    script.happen(81)
+    assert (later.buffered, one.buffered, two.buffered) == (1, 80, 80)
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 8])
 def test_the_smallest_windows_do_not_make_the_others_wait_either(size: int) -> None:
     script = Script(ClientConfig(event_window=size)).connect_negotiated(credits=size)

@@ -9,6 +9,7 @@ from typing import ParamSpec, TypeVar
 
 from dispatch.asyncio.line import Line
 from dispatch.client import AwaitedDriver
+from dispatch.driver import not_connected
 from dispatch.operations import Operation
 from dispatch.settings import check_seconds
 from dwp_core.client import ClientSession
@@ -29,7 +30,12 @@ class Driver(AwaitedDriver):
     _closed: asyncio.Future[None]
 
     async def connect(self) -> str:
-        loop = asyncio.get_running_loop()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise InvalidRequest(
+                "this client is for asyncio, and no loop of it runs here; take dispatch.trio or dispatch.sync"
+            ) from None
         if self._line is None:
             self.loop = loop
         self.start(_clock_of(loop), loop.create_future(), loop.create_future())
@@ -53,7 +59,13 @@ class Driver(AwaitedDriver):
 
     async def run(self, build: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         operation = build(*args, **kwargs)
-        if self._line is not None and asyncio.get_running_loop() is not self.loop:
+        if self._line is None:
+            raise not_connected()
+        try:
+            here = asyncio.get_running_loop() is self.loop
+        except RuntimeError:
+            here = False
+        if not here:
             raise _wrong_loop()
         waiter: asyncio.Future[RequestSucceeded] = asyncio.Future()
         request = self.ask(operation, waiter)

@@ -45,8 +45,11 @@ def serve(
     ] = None,
     host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option("--port", help="The port; 0 takes any that is free.", min=0, max=65535)
-    ] = 8080,
+        int | None,
+        typer.Option(
+            "--port", help="The port; 0 takes any that is free.", min=0, max=65535, show_default="8080"
+        ),
+    ] = None,
     unix: Annotated[
         Path | None,
         typer.Option(
@@ -114,13 +117,15 @@ def serve(
     missing = missing_of(SERVER_MODULES)
     if missing:
         raise UsageError(how_to_install("dispatch serve", missing, "server"))
+    if unix is not None and port is not None:
+        raise UsageError("--unix and --port exclude each other: it listens on a socket or on a port")
     from dispatch.server.serve import ServeOptions
     from dispatch.server.serve import serve as run_server
 
     options = ServeOptions(
         app=app,
         host=host,
-        port=port,
+        port=8080 if port is None else port,
         unix=unix,
         db=db,
         queues=_names(queues),

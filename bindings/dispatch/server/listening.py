@@ -7,7 +7,7 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from dispatch.server.server import PATH
@@ -20,7 +20,7 @@ class CannotServe(Exception):
 
 
 @contextlib.contextmanager
-def listen(host: str, port: int, unix: Path | None) -> Iterator[socket.socket]:
+def listen(host: str, port: int, unix: Path | None) -> Generator[socket.socket]:
     """A socket that listens, for as long as it is needed.
 
     Args:

@@ -47,6 +47,10 @@ class Driver(AwaitedDriver):
 
     @enable_ki_protection
     async def connect(self) -> str:
+        if not trio.lowlevel.in_trio_run():
+            raise InvalidRequest(
+                "this client is for trio, and no trio.run() is here; take dispatch.asyncio or dispatch.sync"
+            )
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._begun:
             raise connected_before()
@@ -85,7 +89,7 @@ class Driver(AwaitedDriver):
         operation = build(*args, **kwargs)
         if self._line is not None:
             self.check_place()
-        await trio.lowlevel.checkpoint_if_cancelled()
+            await trio.lowlevel.checkpoint_if_cancelled()
         waiter = Waiter()
         request = self.ask(operation, waiter)
         try:
