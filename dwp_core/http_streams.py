@@ -199,7 +199,9 @@ class HttpStreams:
             return
         stream.log = head.log
         if resumes and subscription.position is not None:
-            self._begun(stream, now)  # else where it begins comes first: without that, what follows could be lost
+            self._begun(
+                stream, now
+            )  # else where it begins comes first: without that, what follows could be lost
 
     def data(self, id: str, data: bytes, now: float) -> bool:
         """Some of the body; whether to go on reading at once."""

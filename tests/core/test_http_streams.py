@@ -72,6 +72,19 @@ def test_a_subscription_is_a_stream_that_is_confirmed_when_it_begins() -> None:
     assert subscription.position == 9
 
 
+def test_a_subscription_is_confirmed_when_it_is_known_where_it_begins() -> None:
+    """Not by the head alone: cut off then, it would begin later than it was said to, and lose what is in between."""
+    world = connected()
+    subscribe(world)
+    begin = world.take()
+    world.stream(begin)
+    assert world.said(SubscriptionStarted) == []
+    world.fail(begin)
+    world.sleep(2.0)
+    world.stream(world.take(), BEGINNING)
+    world.the(SubscriptionStarted)
+
+
 def test_two_subscriptions_are_two_streams() -> None:
     world = connected()
     subscribe(world)
