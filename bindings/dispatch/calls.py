@@ -8,9 +8,11 @@ where `dispatch.sync` gives the result itself.
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import datetime
 from functools import wraps
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from dispatch import operations, results
@@ -286,6 +288,27 @@ class Calls:
 
 class AwaitedCalls(Calls):
     """Calls that are awaited: asyncio and trio."""
+
+
+if not TYPE_CHECKING and sys.version_info >= (
+    3,
+    12,
+):  # older Pythons know coroutine functions by their code only
+
+    def _mark_awaited() -> None:
+        """Let `inspect.iscoroutinefunction` know, and so mocks and frameworks that ask it how to call."""
+        for name, call in vars(Calls).items():
+            if hasattr(call, "__wrapped__"):
+                copy = FunctionType(call.__code__, call.__globals__, name, None, call.__closure__)
+                copy.__signature__ = call.__signature__
+                copy.__doc__, copy.__qualname__, copy.__annotations__ = (
+                    call.__doc__,
+                    call.__qualname__,
+                    call.__annotations__,
+                )
+                setattr(AwaitedCalls, name, inspect.markcoroutinefunction(copy))
+
+    _mark_awaited()
 
 
 class BlockingCalls(Calls):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import sys
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 import trio
@@ -55,6 +58,16 @@ def test_a_client_in_the_wrong_event_loop_names_the_right_one(
 def test_arguments_of_the_wrong_kind_are_refused(name: str, options: dict[str, Any], problem: str) -> None:
     with pytest.raises(InvalidRequest, match=problem):
         CLIENTS[name](URL, **options)
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 12), reason="older Pythons know coroutine functions by their code only"
+)
+def test_mocks_and_frameworks_know_which_calls_are_awaited() -> None:
+    for client in (dispatch.asyncio.Dispatch, dispatch.trio.Dispatch):
+        assert inspect.iscoroutinefunction(client.enqueue)
+        assert asyncio.run(AsyncMock(spec=client).enqueue("noop"))
+    assert not inspect.iscoroutinefunction(dispatch.sync.Dispatch.enqueue)
 
 
 @pytest.mark.parametrize("name", CLIENTS)
