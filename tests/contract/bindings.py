@@ -119,3 +119,6 @@ in_one_codec = pytest.mark.parametrize("codec", ["json"])
 
 over_http_too = pytest.mark.parametrize("world", ["ours", "go", "http"], indirect=True)
 """For scenarios whose promise says nothing about a connection: our server keeps it over HTTP as well."""
+
+ours_over_http_too = pytest.mark.parametrize("world", ["ours", "http"], indirect=True)
+"""The same, where only our server keeps it."""

@@ -57,7 +57,8 @@ def _section(path: Path) -> str:
     lines = [f"\n## {path.stem.removeprefix('test_').replace('_', ' ')}\n", f"{_joined(about)}\n"]
     for each in found:
         awaited = " *Where calls are awaited.*" if "with_cancellation" in each.decorators else ""
-        http = " *Over HTTP too.*" if "over_http_too" in each.decorators else ""
+        over_http = each.decorators & {"over_http_too", "ours_over_http_too"}
+        http = " *Over HTTP too.*" if over_http else ""
         lines.append(f"- **{each.name.replace('_', ' ')}**: {_joined(each.promise)}{awaited}{http}")
     return "\n".join(lines) + "\n"
 

@@ -61,6 +61,7 @@ async def cancelled_at_every_await(call: Calling, healthy: Calling, *, most: int
     return most
 
 
+@over_http_too
 @with_cancellation
 async def test_cancelling_any_call_at_any_await_leaves_the_connection_healthy(world: World[Any]) -> None:
     """Whether it has been written or its answer is on the way: the same connection serves the next call."""
@@ -87,6 +88,7 @@ async def test_cancelling_any_call_at_any_await_leaves_the_connection_healthy(wo
             await cancelled_at_every_await(call, healthy, most=12)
 
 
+@over_http_too
 @with_cancellation
 async def test_cancelling_a_large_call_in_the_middle_of_its_write_leaves_the_connection_healthy(
     world: World[Any], relay: Relay
@@ -151,6 +153,7 @@ async def test_starting_a_run_elsewhere_can_be_cancelled_at_any_await(go: World[
         await cancelled_at_every_await(lambda: client.start_workflow("approval"), healthy, most=12)
 
 
+@over_http_too
 @with_cancellation
 async def test_connecting_can_be_cancelled_at_any_await(world: World[Any]) -> None:
     """Nothing of it is left, here or at the server."""

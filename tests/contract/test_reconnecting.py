@@ -11,7 +11,7 @@ import pytest
 
 from dispatch.errors import AuthError, ClosedError, ConnectionError, OutcomeUnknown, TimeoutError
 from dispatch.store.memory import MemoryStore
-from tests.contract.bindings import Binding, over_http_too
+from tests.contract.bindings import Binding, ours_over_http_too, over_http_too
 from tests.contract.go_server import GoServer
 from tests.contract.our_server import OurServer
 from tests.contract.relay import Relay
@@ -40,17 +40,18 @@ def go_relay(go: World[GoServer]) -> Iterator[Relay]:
 # Events.
 
 
+@ours_over_http_too
 async def test_no_event_is_lost_and_none_comes_twice_however_often_the_network_fails(
-    ours: World[OurServer], our_relay: Relay
+    world: World[Any], relay: Relay
 ) -> None:
     """Eight cuts in sixty jobs: what two subscribers saw is what the server kept."""
-    async with ours.client(**FOREVER) as client:
+    async with world.client(**FOREVER) as client:
         subscription, other = await client.subscribe("jobs"), await client.subscribe("queue:default")
 
         async def fail() -> None:
             for _ in range(8):
-                await in_thread(our_relay.cut)
-                await in_thread(our_relay.wait_for_connection)
+                await in_thread(relay.cut)
+                await in_thread(relay.wait_for_connection)
 
         async def work() -> None:
             for n in range(60):
@@ -135,9 +136,10 @@ async def test_reads_are_sent_again(world: World[Any], relay: Relay) -> None:
             group.start_soon(fail)
 
 
-async def test_an_enqueue_whose_answer_is_lost_happens_once(ours: World[OurServer], our_relay: Relay) -> None:
+@ours_over_http_too
+async def test_an_enqueue_whose_answer_is_lost_happens_once(world: World[Any], relay: Relay) -> None:
     """It is sent again with the idempotency key that it had from the start: as many jobs as calls."""
-    async with ours.client(**FOREVER) as client:
+    async with world.client(**FOREVER) as client:
         ids: list[str] = []
 
         async def enqueue() -> None:
@@ -148,7 +150,7 @@ async def test_an_enqueue_whose_answer_is_lost_happens_once(ours: World[OurServe
                 for _ in range(5):
                     group.start_soon(enqueue)
                 await started()
-                await in_thread(our_relay.cut)
+                await in_thread(relay.cut)
         page = await client.list_jobs(queue="once", limit=100)
         assert sorted(job.id for job in page.jobs) == sorted(ids)
         assert len(ids) == 20
@@ -177,37 +179,43 @@ async def test_what_a_base_server_may_have_done_is_unknown(go: World[GoServer], 
         go.server.release()
 
 
+@over_http_too
 async def test_what_was_never_sent_waits_for_the_next_connection(world: World[Any], relay: Relay) -> None:
     """Nothing can have happened, so nothing is unknown."""
     async with world.client(**FOREVER) as client:
         await in_thread(relay.go_down)
-        await in_thread(relay.wait_for_connection)  # the first one
-        await in_thread(relay.wait_for_connection)
-        assert client.session_id is None
         jobs: list[Any] = []
 
         async def enqueue() -> None:
             jobs.append(await client.enqueue("noop"))
 
         async with anyio.create_task_group() as group:
+            group.start_soon(client.stats)  # over HTTP who asks finds out, and reads are asked again
+            await in_thread(relay.wait_for_connection)  # the first one
+            await in_thread(relay.wait_for_connection)
+            await in_thread(until, lambda: client.session_id is None)
             for _ in range(10):
                 group.start_soon(enqueue)
-            await under_way(client, 10)
+            await under_way(client, 11)
             relay.come_up()
         assert len({job.job_id for job in jobs}) == 10
 
 
+@over_http_too
 async def test_a_call_that_cannot_be_sent_in_time_says_why(world: World[Any], relay: Relay) -> None:
     """ "Could not be sent" and where, not "no answer"."""
     async with world.client(**FOREVER) as client:
         await in_thread(relay.go_down)
-        await in_thread(relay.wait_for_connection)
-        await in_thread(relay.wait_for_connection)
-        error = await failure_of(lambda: client.enqueue("noop", timeout=0.05))
-        assert isinstance(error, TimeoutError)
-        assert "could not be sent" in str(error)
-        assert world.url in str(error)
-        relay.come_up()
+        async with anyio.create_task_group() as group:
+            group.start_soon(client.stats)  # over HTTP who asks finds out, and reads are asked again
+            await in_thread(relay.wait_for_connection)
+            await in_thread(relay.wait_for_connection)
+            await in_thread(until, lambda: client.session_id is None)
+            error = await failure_of(lambda: client.enqueue("noop", timeout=0.05))
+            assert isinstance(error, TimeoutError)
+            assert "could not be sent" in str(error)
+            assert world.url in str(error)
+            relay.come_up()
         assert await client.ping() > 0
 
 
@@ -233,6 +241,7 @@ async def test_a_wait_goes_on_over_a_reconnect(world: World[Any], relay: Relay) 
 # Giving up.
 
 
+@over_http_too
 async def test_it_gives_up_after_max_retries_and_everyone_hears_why(world: World[Any], relay: Relay) -> None:
     """Calls and subscriptions raise what went wrong; the client is closed and says because of what."""
     client = world.client(max_retries=3)
@@ -248,10 +257,12 @@ async def test_it_gives_up_after_max_retries_and_everyone_hears_why(world: World
         group.start_soon(expect, lambda: client.wait(job.job_id))
         group.start_soon(expect, lambda: take_until(subscription, "job.completed"))
         await under_way(client, 1)
+        before = relay.accepted
         await in_thread(relay.go_down)
     assert all(isinstance(error, ConnectionError) for error in errors)
     assert client.state == "closed"
-    assert relay.accepted == 4
+    # Over HTTP a stream may be asked for once more, before another request has found out.
+    assert relay.accepted - before in ((3, 4) if "/rpc" in world.url else (3,))
     error = await failure_of(client.ping)
     assert isinstance(error, ClosedError)
     assert "because" in str(error)
@@ -272,25 +283,28 @@ async def test_it_does_not_reconnect_where_it_is_told_not_to(world: World[Any], 
     await client.close()
 
 
+@over_http_too
 async def test_a_login_that_is_refused_after_a_reconnect_is_the_end(
     world: World[Any], relay: Relay, caplog: pytest.LogCaptureFixture
 ) -> None:
     """No retry mends it; it is an `AuthError` to everyone, and one line in the log without the token."""
-    tokens = iter(["dk_full", "dk_revoked"])
-    client = world.client(token=lambda: next(tokens), **FOREVER)
+    token = "dk_full"
+    client = world.client(token=lambda: token, **FOREVER)
     await client.connect()
     subscription = await client.subscribe("jobs")
+    token, before = "dk_revoked", relay.accepted
     await in_thread(relay.cut)
     error = await failure_of(subscription.__anext__)
     assert isinstance(error, AuthError)
     assert error.code == 401
     assert client.state == "closed"
-    assert relay.accepted == 2
+    assert relay.accepted == before + 1
     assert "gave up" in caplog.text
     assert "dk_" not in caplog.text
     await client.close()
 
 
+@over_http_too
 async def test_a_server_that_is_not_there_yet_is_waited_for(world: World[Any], relay: Relay) -> None:
     """`wait_for_server=` tries the first connection again for so long."""
     await in_thread(relay.go_down)
@@ -307,6 +321,7 @@ async def test_a_server_that_is_not_there_yet_is_waited_for(world: World[Any], r
     assert relay.accepted >= 3
 
 
+@over_http_too
 async def test_without_waiting_one_attempt_is_made(world: World[Any], relay: Relay) -> None:
     """And what went wrong is raised."""
     await in_thread(relay.go_down)
