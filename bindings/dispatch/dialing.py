@@ -16,6 +16,7 @@ from functools import cached_property
 from importlib.util import find_spec
 from inspect import isawaitable, iscoroutine
 from typing import TYPE_CHECKING, Literal, Protocol
+from urllib.parse import urlsplit
 
 from websockets.exceptions import InvalidProxy
 from websockets.uri import WebSocketURI
@@ -186,8 +187,14 @@ class Dialer:
             raise _no_token(error) from error
 
 
-def failure_of(error: Exception, where: str) -> DialError:
-    """Why an attempt to reach `where` has failed. What nobody expected is logged with its traceback."""
+def failure_of(error: Exception, where: str, proxy: Callable[[], Proxy | None] = lambda: None) -> DialError:
+    """Why an attempt to reach `where` has failed. What nobody expected is logged with its traceback.
+
+    Args:
+        error: what came of it.
+        where: for the log.
+        proxy: what it went through, asked for only where that has failed.
+    """
     if isinstance(error, DialError):
         return error
     if isinstance(error, tls.SSLCertVerificationError):
@@ -195,7 +202,7 @@ def failure_of(error: Exception, where: str) -> DialError:
     if isinstance(error, tls.SSLError):
         return DialError(f"it does not speak TLS as we do ({reason_of(error)})", fatal=False)
     if type(error).__module__.startswith("python_socks"):
-        return DialError(f"the proxy did not let us through: {reason_of(error)}", fatal=False)
+        return _proxy_failure(error, proxy())
     if isinstance(error, OSError):
         return DialError(reason_of(error), fatal=False)
     _LOGGER.error("cannot connect to %s", where, exc_info=error)
@@ -207,6 +214,18 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno and not isinstance(error, tls.SSLError | socket.gaierror):
         return os.strerror(error.errno)  # asyncio has put "Connect call failed" in its place
     return str(getattr(error, "strerror", None) or error) or type(error).__name__
+
+
+def _proxy_failure(error: Exception, proxy: Proxy | None) -> DialError:
+    """What python-socks has said, by the names of its errors: it is not imported for that."""
+    name = f"the proxy {proxy.where}" if proxy is not None else "the proxy"
+    kind = type(error).__name__
+    if kind == "ProxyConnectionError":
+        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        return DialError(f"{name} cannot be reached: {reason_of(cause)}", fatal=False)
+    if kind == "ProxyTimeoutError":
+        return DialError(f"{name} does not answer", fatal=False)
+    return DialError(f"{name} did not let us through: {reason_of(error)}", fatal=False)
 
 
 def _checked_token(token: object) -> str:
@@ -225,9 +244,14 @@ def _no_token(error: BaseException) -> DialError:
 def _proxy_of_environment(uri: WebSocketURI) -> str | None:
     if sys.platform not in ("win32", "darwin") and not any(n.lower().endswith("_proxy") for n in os.environ):
         return None  # elsewhere the system may know of one
-    from websockets.proxy import get_proxy  # loads an HTTP client: not for everybody
+    from urllib.request import getproxies, proxy_bypass  # it loads an HTTP client: not for everybody
 
-    return get_proxy(uri)
+    from websockets.proxy import get_proxy
+
+    if (special := get_proxy(uri)) is not None:
+        return special
+    general = getproxies().get("all")
+    return None if general is None or proxy_bypass(f"{uri.host}:{uri.port}") else general
 
 
 def _read_proxy(url: str, *, tunnelled: bool = True) -> Proxy:
@@ -236,18 +260,25 @@ def _read_proxy(url: str, *, tunnelled: bool = True) -> Proxy:
 
     example = "one looks like http://proxy:3128 or socks5://user:password@proxy:1080"
     try:
-        parsed = parse_proxy(url)
-    except (InvalidProxy, ValueError) as error:
-        what = error.msg if isinstance(error, InvalidProxy) else str(error)
+        parsed, split = parse_proxy(url), urlsplit(url)
+        port = split.port
+    except (
+        InvalidProxy,
+        ValueError,
+    ) as error:  # the latter repeats what it stumbled over: perhaps a password
+        what = error.msg if isinstance(error, InvalidProxy) else "it cannot be taken apart"
         raise DialError(f"proxy: that is no URL of a proxy, {what}; {example}", fatal=True) from None
     scheme = parsed.scheme
     if scheme == "https":
         raise DialError(f"proxy: TLS to the proxy itself is not supported; {example}", fatal=True)
     if tunnelled and find_spec("python_socks") is None:
         raise DialError("a proxy needs python-socks: pip install 'dispatch-sdk[proxy]'", fatal=True)
-    for plain, with_dns in (("socks5", "socks5h"), ("socks4", "socks4a")):
-        if scheme == with_dns:
-            url = plain + url[len(with_dns) :]
+    plain = {"socks5h": "socks5", "socks4a": "socks4"}.get(scheme, scheme)
+    port = port or (80 if scheme == "http" else 1080)
     host = f"[{parsed.host}]" if ":" in parsed.host else parsed.host
-    remote_dns = scheme in ("socks5h", "socks4a", "http")
-    return Proxy(url, remote_dns, f"{scheme}://{host}:{parsed.port}")
+    login, at, _ = split.netloc.rpartition("@")
+    return Proxy(
+        f"{plain}://{login}{at}{host}:{port}",
+        remote_dns=scheme in ("socks5h", "socks4a", "http"),
+        where=f"{scheme}://{host}:{port}",
+    )

@@ -190,7 +190,7 @@ class Line(ABC):
 
     def failed(self, generation: int, error: Exception) -> None:
         """An attempt has failed. The session decides what that means."""
-        failure = failure_of(error, self._driver.config.where)
+        failure = failure_of(error, self._driver.config.where, self._driver.dialer.current_proxy)
         now = self._driver.now()
         self.session.transport_failed(generation, failure.reason, now=now, fatal=failure.fatal)
         self.pump()

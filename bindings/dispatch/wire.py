@@ -253,8 +253,10 @@ def _read_url(url: object) -> WebSocketURI:
         schemes = "its scheme must be ws, wss, http, https or unix"
         problem = schemes if "scheme" in error.msg else error.msg
     except (ValueError, AssertionError) as error:
-        problem = str(error)
-    raise InvalidRequest(f"url: {_shown(url)!r} is no address of a server, {problem}; {example}")
+        # It repeats what it stumbled over: perhaps a part of a password.
+        problem = str(error) if "@" not in url else "it cannot be taken apart"
+    shown = _shown(re.sub(r"(?<=//).*@", "…@", url))
+    raise InvalidRequest(f"url: {shown!r} is no address of a server, {problem}; {example}")
 
 
 def _shown(url: str) -> str:
