@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,7 @@ async def pong(visit: Visit, frame: dict[str, Any]) -> None:
 
 
 @contextmanager
-def rough(binding: Binding, answer: Answer, **options: Any) -> Iterator[World[RoughPeer]]:
+def rough(binding: Binding, answer: Answer, **options: Any) -> Generator[World[RoughPeer]]:
     """A server that answers pings, and everything else as it is told to: `answer` gets the head of the request."""
 
     async def manners(visit: Visit) -> None:
