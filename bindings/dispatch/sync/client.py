@@ -25,7 +25,11 @@ class Dispatch(Client[Driver], BlockingCalls):
     """A client of a Dispatch server, for programs without an event loop.
 
     One client serves a whole program: any number of threads may use it at once. A lost connection is made again and
-    everything restored; what happens to calls under way is told by their errors. Ctrl-C interrupts every call at once.
+    everything restored; what happens to calls under way is told by their errors.
+
+    Ctrl-C interrupts every call at once, and the connection goes on: only where it comes in the middle of a step of the
+    client itself, and not while that waits, the client is closed, and everybody who waits is told. A signal handler may
+    call the client while it waits, too. After a fork, it belongs to the parent.
 
     Example:
         >>> def main():
