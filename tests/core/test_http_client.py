@@ -673,3 +673,17 @@ def test_every_recorded_error_of_the_existing_server_reaches_its_caller() -> Non
     world.ask(**ONCE)
     world.answer(world.take(), 400, body, [])
     assert isinstance(world.the(RequestFailed).error, InvalidRequest)
+
+
+# ── figures ──
+
+
+def test_a_session_tells_how_many_calls_and_subscriptions_are_open() -> None:
+    world = connected()
+    session = world.session
+    assert (session.open_calls, session.subscriptions) == (0, [])
+    session.request("job.get", b'{"job_id":"j"}', tag="call", now=world.now, retry=Retry.READ)
+    subscription = session.subscribe("jobs", tag="sub", now=world.now)
+    assert (session.open_calls, session.subscriptions) == (1, [subscription])
+    session.close(now=world.now)
+    assert (session.open_calls, session.subscriptions) == (0, [])
