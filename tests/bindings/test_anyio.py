@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,12 +20,6 @@ EXPECTED = {"asyncio": dispatch.asyncio.Dispatch, "trio": dispatch.trio.Dispatch
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-@pytest.fixture
-def server() -> Iterator[GoServer]:
-    with GoServer() as server:
-        yield server
 
 
 @pytest.mark.anyio

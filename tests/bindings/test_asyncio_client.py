@@ -6,7 +6,7 @@ import asyncio
 import gc
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
@@ -24,12 +24,6 @@ from tests.contract.threads import PATIENCE
 Program = Callable[[], Coroutine[Any, Any, None]]
 MOMENTS = ["calls in flight", "a run elsewhere", "a stalled write", "backing off", "connecting"]
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-
-
-@pytest.fixture
-def server() -> Iterator[GoServer]:
-    with GoServer() as server:
-        yield server
 
 
 def new_client(url: str, **options: Any) -> Dispatch:
