@@ -551,6 +551,26 @@ def test_jobs_are_counted_by_state(store: Store) -> None:
         )
 
 
+def test_unfinished_jobs_are_counted_by_queue(store: Store) -> None:
+    for _ in range(3):
+        enqueue_one(store)
+    enqueue_one(store, queue="mail", run_at=NOW + 5)
+    enqueue_one(store, queue="mail", tenant=NO_TENANT)
+    complete(store, *[claim_one(store, queues=["default"]), claim_one(store, queues=["default"])])
+    fail(store, claim_one(store, queues=["default"]))
+    enqueue_one(store, queue="images")
+    claim_one(store, queues=["images"])
+    with store.transaction():
+        assert store.queue_depths(tenant=ACME, now_ns=NOW) == [
+            ("default", 0, 1, 0),
+            ("images", 0, 0, 1),
+            ("mail", 0, 1, 0),
+        ]
+        assert store.queue_depths(tenant=None, now_ns=NOW)[-1] == ("mail", 1, 1, 0)
+        assert store.queue_depths(tenant=ACME, now_ns=NOW + 5)[-1] == ("mail", 1, 0, 0)
+        assert store.queue_depths(tenant=OTHERS[0], now_ns=NOW) == []
+
+
 def test_dead_letters_are_listed_newest_first_in_pages(store: Store) -> None:
     for queue in ("a", "b", "a"):
         enqueue_one(store, queue=queue)

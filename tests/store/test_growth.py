@@ -118,3 +118,14 @@ def test_what_is_in_the_file_does_not_slow_the_work_down(store: Store, burden: s
         finish_all(store)
     heavy = cost_of_a_life(store, "heavy")
     assert {what: cost for what, cost in heavy.items() if cost > light[what] * 1.2 + 20} == {}
+
+
+@pytest.mark.parametrize("tenant", [ACME, None])
+def test_counting_queues_does_not_walk_over_finished_jobs(store: Store, tenant: Tenant | None) -> None:
+    enqueue(store, 5)
+    light = steps(store, lambda: store.queue_depths(tenant=tenant, now_ns=NOW))
+    finish_all(store)
+    enqueue(store, MANY)
+    finish_all(store)
+    enqueue(store, 5)
+    assert steps(store, lambda: store.queue_depths(tenant=tenant, now_ns=NOW)) <= light * 1.2 + 20

@@ -12,11 +12,11 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from functools import partial
 from heapq import merge
-from itertools import islice, takewhile
+from itertools import chain, islice, takewhile
 from typing import Any, NamedTuple, TypeVar
 
 from dispatch.store.reading import owns
-from dispatch.store.values import LogSpan, Stats, Tenant
+from dispatch.store.values import LogSpan, QueueDepth, Stats, Tenant
 from dispatch.store.writing import KeptAnswer, UniqueHolder, WritingOperations
 from dwp_core.events import LoggedEvent
 from dwp_core.ids import IdSource
@@ -108,6 +108,17 @@ class MemoryStore(WritingOperations):
                 counts[job.state] += 1
         dead = sum(owns(tenant, entry.app_id, entry.org_id) for entry in self._dead_letters.values())
         return Stats(counts, dead, len(self._events_kept))
+
+    def queue_depths(self, *, tenant: Tenant | None, now_ns: int) -> list[QueueDepth]:
+        """See `ReadableStore.queue_depths`."""
+        depths: dict[str, list[int]] = {}
+        ready = chain(*self._lanes.values())
+        unfinished = chain([id for *_, id in ready], [id for _, id in chain(self._delayed, self._leases)])
+        for job, due in map(self._jobs.__getitem__, unfinished):
+            if owns(tenant, job.app_id, job.org_id):
+                column = 2 if due is None else 0 if job.run_at <= now_ns else 1
+                depths.setdefault(job.queue, [0, 0, 0])[column] += 1
+        return [QueueDepth(queue, *depths[queue]) for queue in sorted(depths)]
 
     def span(self) -> LogSpan:
         """See `ReadableStore.span`."""

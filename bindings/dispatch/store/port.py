@@ -28,6 +28,7 @@ from dispatch.store.values import (
     LogSpan,
     NewJob,
     Purged,
+    QueueDepth,
     Retention,
     Settled,
     Standing,
@@ -119,6 +120,15 @@ class ReadableStore(Protocol):
 
     def stats(self, *, tenant: Tenant | None) -> Stats:
         """Counts, of one tenant or of all. Walks over an index: for people and dashboards, not for each request."""
+        ...
+
+    def queue_depths(self, *, tenant: Tenant | None, now_ns: int) -> list[QueueDepth]:
+        """The queues that have unfinished jobs, by name. Walks over those jobs, never over finished ones.
+
+        Args:
+            tenant: only this tenant's jobs; None for all.
+            now_ns: the time; jobs whose `run_at` has come count as ready.
+        """
         ...
 
     def read_events(

@@ -17,6 +17,7 @@ from dispatch.store.values import (
     EventPage,
     JobPage,
     LogSpan,
+    QueueDepth,
     Stats,
     Tenant,
 )
@@ -106,6 +107,10 @@ class ReadingOperations(ABC):
     @abstractmethod
     def stats(self, *, tenant: Tenant | None) -> Stats:
         """See `ReadableStore.stats`."""
+
+    @abstractmethod
+    def queue_depths(self, *, tenant: Tenant | None, now_ns: int) -> list[QueueDepth]:
+        """See `ReadableStore.queue_depths`."""
 
     @abstractmethod
     def span(self) -> LogSpan:

@@ -202,6 +202,22 @@ class Stats:
     events: int = 0
 
 
+class QueueDepth(NamedTuple):
+    """The unfinished jobs of one queue.
+
+    Attributes:
+        queue: its name.
+        ready: due, and waiting for a worker.
+        scheduled: they wait for their time, delayed or before another attempt.
+        running: held by a worker.
+    """
+
+    queue: str
+    ready: int
+    scheduled: int
+    running: int
+
+
 @dataclass(frozen=True, slots=True)
 class Retention:
     """What is kept, beyond what is needed.
