@@ -22,6 +22,7 @@ from dispatch.store.values import (
     Enqueued,
     EnqueuedJob,
     EventPage,
+    FiredCrons,
     Idempotency,
     JobPage,
     Lease,
@@ -35,6 +36,7 @@ from dispatch.store.values import (
     Stats,
     Tenant,
 )
+from dwp_core.crons import FIRES_AT_ONCE, Cron, CronDeclaration, NextAfter
 from dwp_core.events import LoggedEvent
 from dwp_core.jobs import DeadLetter, Job
 
@@ -114,6 +116,10 @@ class ReadableStore(Protocol):
         """
         ...
 
+    def list_crons(self, *, tenant: Tenant | None) -> list[Cron]:
+        """The cron entries of a tenant, by name; None for all."""
+        ...
+
     def knows_name(self, name: str) -> bool:
         """Whether a function of this name was ever registered."""
         ...
@@ -129,6 +135,10 @@ class ReadableStore(Protocol):
             tenant: only this tenant's jobs; None for all.
             now_ns: the time; jobs whose `run_at` has come count as ready.
         """
+        ...
+
+    def count_dead_letters(self, *, tenant: Tenant | None) -> int:
+        """How many there are, of one tenant or of all. Walks over an index of them."""
         ...
 
     def read_events(
@@ -296,6 +306,53 @@ class Store(ReadableStore, Protocol):
         Raises:
             NotFoundError: (404) there is no such entry, or it is another tenant's.
         """
+        ...
+
+    def declare_crons(
+        self,
+        declarations: Sequence[CronDeclaration],
+        *,
+        functions: Collection[str],
+        now_ns: int,
+        next_after: NextAfter,
+    ) -> None:
+        """Keeps the cron entries that a program declares; what was there keeps its history (`dwp_core.crons.declare`).
+
+        Args:
+            declarations: all of them.
+            functions: those that the program has. Their entries which are no longer declared are removed.
+            now_ns: the time.
+            next_after: reads expressions.
+        """
+        ...
+
+    def fire_crons(
+        self, *, functions: Collection[str], now_ns: int, next_after: NextAfter, limit: int = FIRES_AT_ONCE
+    ) -> FiredCrons:
+        """Enqueues the jobs of the cron entries that are due, and tells of each. Of several servers one fires a time.
+
+        Args:
+            functions: only entries of these.
+            now_ns: the time.
+            next_after: reads expressions.
+            limit: no further entry once it has enqueued so many jobs; ask again while there are `more`.
+        """
+        ...
+
+    def trigger_cron(self, name: str, *, tenant: Tenant | None, now_ns: int) -> str:
+        """Enqueues the job of a cron entry now, whatever its schedule, its pause and its overlap policy; the job's id.
+
+        Raises:
+            NotFoundError: (404) there is no such entry, or it is another tenant's.
+        """
+        ...
+
+    def pause_cron(self, name: str, *, tenant: Tenant | None, now_ns: int) -> Cron:
+        """Lets an entry fire no more, until it is resumed. Errors as for `trigger_cron`."""
+        ...
+
+    def resume_cron(self, name: str, *, tenant: Tenant | None, now_ns: int, next_after: NextAfter) -> Cron:
+        """Lets a paused entry fire again, from now on. Errors as for `trigger_cron`."""
         ...
 
     def purge(self, *, now_ns: int, retention: Retention, limit: int = 1000) -> Purged:

@@ -17,10 +17,11 @@ from itertools import islice
 from typing import Any
 
 from dispatch.store.schema import DEAD_LETTER_COLUMNS, JOB_COLUMNS
+from dispatch.store.sqlite_crons import SqliteCrons
 from dispatch.store.sqlite_file import BUSY_SECONDS, explain, open_file
 from dispatch.store.sqlite_reading import ALONE, FROM_JOBS, SqliteReader, SqliteReading
 from dispatch.store.values import Tenant
-from dispatch.store.writing import KeptAnswer, UniqueHolder, WritingOperations
+from dispatch.store.writing import KeptAnswer, UniqueHolder
 from dwp_core.events import LoggedEvent
 from dwp_core.ids import IdSource
 from dwp_core.jobs import FIXED_FIELDS, WAITING, DeadLetter, Job
@@ -29,7 +30,7 @@ from dwp_core.jobs import FIXED_FIELDS, WAITING, DeadLetter, Job
 _DUE_AT_ONCE = 1000
 
 
-class SqliteStore(WritingOperations, SqliteReading):
+class SqliteStore(SqliteCrons, SqliteReading):
     """A store in a SQLite file. Implements `dispatch.store.Store`.
 
     Args:
@@ -55,7 +56,7 @@ class SqliteStore(WritingOperations, SqliteReading):
     ) -> None:
         make_id = new_id or IdSource(random_bytes=secrets.token_bytes, now_ns=time.time_ns).new
         connection, log_id = open_file(os.fspath(path), lambda: make_id("log"), busy_seconds)
-        WritingOperations.__init__(self, make_id)
+        SqliteCrons.__init__(self, make_id)
         SqliteReading.__init__(self, os.fspath(path), connection, log_id)
         self._execute_many = connection.executemany
         self._seen = self.span().head

@@ -231,6 +231,22 @@ class Retention:
     event_age_ns: int | None = 7 * DAY_NS
 
 
+class FiredCrons(NamedTuple):
+    """What one round over the cron entries did.
+
+    Attributes:
+        job_ids: the jobs that it enqueued.
+        next_fire: when the next entry is due; None for never.
+        waiting: fires wait for a job to be finished: look again soon.
+        more: it stopped at its limit, and there are more that are due.
+    """
+
+    job_ids: tuple[str, ...]
+    next_fire: int | None
+    waiting: bool
+    more: bool
+
+
 class Purged(NamedTuple):
     """What one round of `purge` removed. `more`: it stopped at its limit, and another round would remove more."""
 
