@@ -576,6 +576,7 @@ def test_dead_letters_are_listed_newest_first_in_pages(store: Store) -> None:
         enqueue_one(store, queue=queue)
         fail(store, claim_one(store), retryable=False)
     with store.transaction():
+        assert [store.count_dead_letters(tenant=tenant) for tenant in (ACME, None, NO_TENANT)] == [3, 3, 0]
         entries, cursor = store.list_dead_letters(tenant=ACME, limit=2)
         rest, end = store.list_dead_letters(tenant=ACME, limit=2, cursor=cursor)
         assert [entry.queue for entry in entries + rest] == ["a", "b", "a"]

@@ -111,6 +111,8 @@ OURS = frozenset(
         "last_error",
         "jobs_running",
         "store_waiting",
+        "queues",
+        "dead_letters",
         "elapsed_ms",
         "details",
     )
