@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dispatch.functions.registry import Registry
 from dispatch.server.connection import PAGE_WEIGHT, Connection
+from dispatch.server.cron_handlers import CRON_HANDLERS
 from dispatch.store.port import ReadableStore, Store
 from dispatch.store.values import (
     PAGE_LIMIT,
@@ -173,6 +174,7 @@ HANDLERS: Mapping[str, Handler] = {
     "stats": stats,
     "dlq.list": list_dead_letters,
     "dlq.replay": replay_dead_letter,
+    **CRON_HANDLERS,
 }
 
 SERVED = frozenset(HANDLERS) | {"subscribe", "unsubscribe"}

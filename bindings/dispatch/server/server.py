@@ -20,6 +20,7 @@ from dispatch.functions.registry import Registry
 from dispatch.server.auth import OPEN_DOOR, Keys, is_loopback, is_loopback_origin
 from dispatch.server.broker import Broker, Waits
 from dispatch.server.connection import Connection, Outbox
+from dispatch.server.crons import CronLoop
 from dispatch.server.engine import Engine, EngineOptions
 from dispatch.server.handlers import HANDLERS, SERVED
 from dispatch.store.committer import Committer
@@ -112,6 +113,7 @@ class DispatchServer:
         self.waits: Waits
         self.committer: Committer
         self.engine: Engine
+        self.crons: CronLoop
 
     # Life.
 
@@ -136,8 +138,10 @@ class DispatchServer:
             options=self._engine_options,
             jitter=self._jitter,
         )
+        self.crons = CronLoop(self.committer, self._registry, loop, notify=self.engine.notify)
         self.committer.start()
         await _started(self.engine.start)
+        await _started(self.crons.start)
         self._started = True
         self.started_at = time.time()
         self._purge_timer = loop.call_later(_PURGE_EVERY, self._purge)
@@ -157,6 +161,7 @@ class DispatchServer:
         """Tell every client to go elsewhere; what is in flight is still answered."""
         if self._draining_until is None:
             self._draining_until = self.now() + drain_seconds
+            self.crons.stop()
             for connection in list(self._connections):
                 self.drain_connection(connection)
             self.waits.expire_all()
