@@ -15,8 +15,11 @@ import typer
 
 from dispatch import __version__
 from dispatch.cli.ask import register_commands
+from dispatch.cli.dead_letters import register_dead_letters
 from dispatch.cli.demo import register_demo
 from dispatch.cli.exits import CommandFailed, Exit, UsageError, exit_for, hint_for
+from dispatch.cli.figures import register_figures
+from dispatch.cli.jobs import register_jobs
 from dispatch.cli.output import Output, ReaderGone
 from dispatch.cli.serving import register_serve
 from dispatch.errors import DispatchError
@@ -43,6 +46,9 @@ def build() -> typer.Typer:
     app.callback()(_root)
     register_serve(app)
     register_commands(app)
+    register_jobs(app)
+    register_dead_letters(app)
+    register_figures(app)
     register_demo(app)
     return app
 
