@@ -15,6 +15,7 @@ import typer
 
 from dispatch import __version__
 from dispatch.cli.ask import register_commands
+from dispatch.cli.crons import register_cron
 from dispatch.cli.dead_letters import register_dead_letters
 from dispatch.cli.demo import register_demo
 from dispatch.cli.exits import CommandFailed, Exit, UsageError, exit_for, hint_for
@@ -46,6 +47,7 @@ def build() -> typer.Typer:
     app.callback()(_root)
     register_serve(app)
     register_commands(app)
+    register_cron(app)
     register_jobs(app)
     register_dead_letters(app)
     register_figures(app)
