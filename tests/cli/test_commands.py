@@ -311,6 +311,8 @@ def test_a_url_that_is_none_is_a_usage_error(url: str) -> None:
         *[("dlq", name) for name in ("list", "replay")],
         ("queue", "list"),
         ("stats",),
+        ("top",),
+        *[("db", name) for name in ("check", "backup")],
         ("events",),
         ("ping",),
         ("demo",),

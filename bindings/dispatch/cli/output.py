@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
@@ -105,6 +105,10 @@ class Output:
             for label, key in _JOB_FIELDS
             if job.get(key) not in (None, "", {}) or key == "state"
         )
+
+    def show(self, what: RenderableType) -> None:
+        """Anything that rich can draw."""
+        self._print(lambda: self._out.print(what))
 
     def pairs(self, rows: Iterable[tuple[str, str]]) -> None:
         """Names and values, one pair a line."""
