@@ -20,6 +20,7 @@ from dispatch.store.schema import MIGRATIONS, prepare
 from dispatch.store.sqlite import SqliteStore
 from dwp_core.crons import Cron, CronDeclaration
 from dwp_core.errors import NotFoundError
+from dwp_core.events import LoggedEvent
 from dwp_core.ids import parse_id
 from dwp_core.jobs import SECOND
 
@@ -334,10 +335,36 @@ def test_of_several_servers_on_one_file_one_fires_each_time(tmp_path: Path) -> N
     assert len(jobs) == len(set(jobs)) == minutes * len(names)
     with closing(SqliteStore(path)) as store, store.transaction():
         assert store.stats(tenant=None).jobs["pending"] == minutes * len(names)
-        told = [
-            json.loads(event.data)
-            for event in store.read_events(0, limit=100_000).events
-            if event.type == "cron.fired"
-        ]
+        told = [json.loads(event.data) for event in fires(store)]
     assert Counter(one["entry_name"] for one in told) == dict.fromkeys(names, minutes)
     assert Counter(one["job_id"] for one in told) == Counter(jobs)
+
+
+def test_kill_9_at_any_moment_leaves_no_time_out_and_fires_none_twice(tmp_path: Path) -> None:
+    path, minutes = tmp_path / "jobs.db", 300
+    with closing(SqliteStore(path)) as store:
+        with store.transaction():
+            store.register_names(["noop"])
+        declare(store, cron(expression="* * * * *", overlap="allow", catch_up="all"))
+    command = [sys.executable, "-u", "-c", CHILD, str(path), str(NOW), str(minutes + 1)]
+    said: list[str] = []
+    for lines in (1, 7, 40, minutes):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            said += [child.stdout.readline() for _ in range(lines)]
+            child.kill()
+            said += child.stdout
+        with closing(SqliteStore(path)) as store, store.transaction():
+            jobs = [job.id for job in store.list_jobs(tenant=None, limit=1000).jobs]
+            told = [json.loads(one.data)["job_id"] for one in fires(store)]
+            (now,) = store.list_crons(tenant=None)
+        # Job, event and next time are one transaction, and what was printed was committed.
+        assert Counter(jobs) == Counter(told)
+        assert set(jobs) >= {line.split()[1] for line in said if line.endswith("\n")}
+        assert now.next_fire == NOW + (len(jobs) + 1) * MINUTE
+    assert len(jobs) == minutes
+
+
+def fires(store: Store) -> list[LoggedEvent]:
+    events = store.read_events(0, limit=100_000).events
+    return [event for event in events if event.type == "cron.fired"]
