@@ -32,6 +32,8 @@ Examples:
 
   dispatch serve app.py --unix /run/user/1000/dispatch.sock     clients take url="unix:/run/user/1000/dispatch.sock"
 
+  dispatch serve app.py --log-format json --log-level info     one line for each step of each job
+
   dispatch serve                                 app.py if there is one; else jobs wait for a server that runs them
 """
 
@@ -106,6 +108,21 @@ def serve(
             metavar="SECONDS",
         ),
     ] = None,
+    log_format: Annotated[
+        str | None,
+        typer.Option(
+            "--log-format", help="text, or json: one object a line.", metavar="FORMAT", show_default="text"
+        ),
+    ] = None,
+    log_level: Annotated[
+        str | None,
+        typer.Option(
+            "--log-level",
+            help="debug, info, warning or error; info tells of every step of each job.",
+            metavar="LEVEL",
+            show_default="what is unusual, and what functions log",
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Say that it is ready in JSON.", show_default=False)
     ] = False,
@@ -114,9 +131,12 @@ def serve(
     missing = missing_of(SERVER_MODULES)
     if missing:
         raise UsageError(how_to_install("dispatch serve", missing, "server"))
+    from dispatch.server.logs import FORMATS, LEVELS
     from dispatch.server.serve import ServeOptions
     from dispatch.server.serve import serve as run_server
 
+    _require_one_of("--log-format", log_format, FORMATS)
+    _require_one_of("--log-level", log_level, LEVELS)
     options = ServeOptions(
         app=app,
         host=host,
@@ -130,8 +150,15 @@ def serve(
         drain_seconds=drain,
         lease_seconds=lease,
         json=as_json,
+        log_format=log_format,
+        log_level=log_level,
     )
     raise typer.Exit(run_server(options))
+
+
+def _require_one_of(option: str, given: str | None, known: tuple[str, ...]) -> None:
+    if given is not None and given not in known:
+        raise UsageError(f'{option} must be one of {", ".join(known)}, got "{given}"')
 
 
 def _names(texts: list[str] | None) -> tuple[str, ...] | None:

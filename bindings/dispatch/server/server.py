@@ -23,6 +23,7 @@ from dispatch.server.connection import Connection, Outbox
 from dispatch.server.crons import CronLoop
 from dispatch.server.engine import Engine, EngineOptions
 from dispatch.server.handlers import HANDLERS, SERVED
+from dispatch.server.logs import log_events, steps
 from dispatch.store.committer import Committer
 from dispatch.store.port import ReadableStore, Store
 from dispatch.store.values import EventPage, LogSpan, Purged, Retention, Tenant
@@ -272,6 +273,8 @@ class DispatchServer:
 
     def _publish(self, events: list[LoggedEvent]) -> None:
         self.events_logged.update(map(_type_of, events))
+        if steps.isEnabledFor(logging.INFO):
+            log_events(events)
         self._broker.publish(events)
 
     async def _connections_closed(self) -> None:
