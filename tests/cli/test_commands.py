@@ -411,3 +411,10 @@ def test_a_server_that_would_wait_for_ever_is_a_mistake(option: str, seconds: st
     assert option in result.stderr
     assert "86400" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("time", ["week", "7", "-1d", "1.5d", "", "999999999999999d"])
+def test_a_time_that_is_none_is_a_usage_error(time: str) -> None:
+    result = cli("serve", "--port", "0", "--db", ":memory:", "--keep-jobs", time)
+    assert result.returncode == 2
+    assert "such as 90s, 30m, 12h or 7d" in result.stderr

@@ -108,6 +108,15 @@ def serve(
             metavar="SECONDS",
         ),
     ] = None,
+    keep_jobs: Annotated[
+        str | None,
+        typer.Option(
+            "--keep-jobs",
+            help="How long jobs are kept that have ended, as 90s, 30m, 12h or 7d. Dead letters stay.",
+            metavar="TIME",
+            show_default="7d",
+        ),
+    ] = None,
     log_format: Annotated[
         str | None,
         typer.Option(
@@ -150,10 +159,30 @@ def serve(
         drain_seconds=drain,
         lease_seconds=lease,
         json=as_json,
+        keep_jobs_seconds=None if keep_jobs is None else _seconds("--keep-jobs", keep_jobs),
         log_format=log_format,
         log_level=log_level,
     )
     raise typer.Exit(run_server(options))
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": _DAY}
+_LONGEST = 36_500 * _DAY
+
+
+def _seconds(option: str, text: str) -> float:
+    """A time with its unit.
+
+    Example:
+        >>> _seconds("--keep-jobs", "12h")
+        43200.0
+    """
+    number, unit = text[:-1], text[-1:]
+    if unit in _UNITS and number.isdecimal() and number.isascii():
+        seconds = float(int(number) * _UNITS[unit]) if len(number) < 12 else _LONGEST + 1.0
+        if seconds <= _LONGEST:
+            return seconds
+    raise UsageError(f'{option} must be a time such as 90s, 30m, 12h or 7d, up to 36500d, got "{text}"')
 
 
 def _require_one_of(option: str, given: str | None, known: tuple[str, ...]) -> None:

@@ -36,7 +36,9 @@ from dispatch.server.ws import uvicorn_protocol
 from dispatch.store.memory import MemoryStore
 from dispatch.store.port import Store
 from dispatch.store.sqlite import SqliteStore
+from dispatch.store.values import Retention
 from dwp_core.errors import DispatchError
+from dwp_core.jobs import SECOND
 from dwp_core.server_events import Identity
 
 logger = logging.getLogger("dispatch.serve")
@@ -68,6 +70,7 @@ class ServeOptions:
         drain_seconds: how long running jobs may go on when the server stops.
         lease_seconds: how long a job is held without a sign of life; None for the default.
         json: the ready line is JSON.
+        keep_jobs_seconds: how long jobs are kept that have ended; None for the default.
         log_format: "text" or "json"; None for text, unless the program has set up logging itself.
         log_level: one of `dispatch.server.logs.LEVELS`; from "info" on every step of each job is told. None for what
             is unusual, and what functions log themselves.
@@ -85,6 +88,7 @@ class ServeOptions:
     drain_seconds: float = 10.0
     lease_seconds: float | None = None
     json: bool = False
+    keep_jobs_seconds: float | None = None
     log_format: str | None = None
     log_level: str | None = None
 
@@ -138,7 +142,13 @@ class _Service:
         self._options = options
         self._registry = registry
         self._listener = listener
-        self._server = DispatchServer(store, registry=registry, keys=keys, engine_options=engine_options)
+        self._server = DispatchServer(
+            store,
+            registry=registry,
+            keys=keys,
+            engine_options=engine_options,
+            retention=_retention_of(options),
+        )
 
     async def run(self) -> None:
         """Serve until a signal comes, then stop gracefully."""
@@ -277,6 +287,12 @@ def _engine_options_of(options: ServeOptions) -> EngineOptions:
     if options.lease_seconds is not None:
         engine = replace(engine, lease_seconds=options.lease_seconds)
     return engine
+
+
+def _retention_of(options: ServeOptions) -> Retention:
+    if options.keep_jobs_seconds is None:
+        return Retention()
+    return Retention(job_age_ns=int(options.keep_jobs_seconds * SECOND))
 
 
 def _open_store(db: str) -> Store:

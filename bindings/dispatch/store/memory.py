@@ -22,7 +22,7 @@ from dispatch.store.writing import KeptAnswer, UniqueHolder
 from dwp_core.crons import Cron
 from dwp_core.events import LoggedEvent
 from dwp_core.ids import IdSource
-from dwp_core.jobs import RUNNING, STATES, WAITING, DeadLetter, Job
+from dwp_core.jobs import FINISHED, RUNNING, STATES, WAITING, DeadLetter, Job
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -302,6 +302,20 @@ class MemoryStore(CronOperations):
         dropped = self._events_kept[:count]
         del self._events_kept[:count]
         self._undos.append(partial(self._events_kept.__setitem__, slice(0, 0), dropped))
+
+    def _finished_by_age(self, before_ns: int) -> Generator[Job, None, None]:
+        lanes: dict[tuple[str, str, str], list[Job]] = {}
+        for job_id in self._job_ids:
+            job = self._jobs[job_id].job
+            if job.state in FINISHED:
+                lanes.setdefault((job.app_id, job.org_id, job.state), []).append(job)
+        for lane in sorted(lanes):
+            yield from takewhile(lambda job: job.created_at < before_ns, lanes[lane])
+
+    def _drop_jobs(self, job_ids: Sequence[str]) -> None:
+        for job_id in job_ids:
+            self._undos.append(partial(self._place, job_id, self._jobs[job_id]))
+            self._place(job_id, None)
 
     def _drop_answers(self, now_ns: int, limit: int) -> int:
         return self._drop(self._answers, lambda kept: kept.expires_at <= now_ns, limit)

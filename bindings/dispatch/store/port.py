@@ -356,7 +356,8 @@ class Store(ReadableStore, Protocol):
         ...
 
     def purge(self, *, now_ns: int, retention: Retention, limit: int = 1000) -> Purged:
-        """Removes what is not kept any longer: old events, expired idempotency keys and unique keys. Bounded work.
+        """Removes what is not kept any longer: old events, expired idempotency keys and unique keys, jobs that have
+        ended long ago. Bounded work. A job that has a unique key stays as long as the key counts; dead letters stay.
 
         The newest event always stays: it holds the head of the log.
         """

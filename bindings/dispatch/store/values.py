@@ -225,10 +225,12 @@ class Retention:
     Attributes:
         events: at most about so many; None for no limit.
         event_age_ns: none older than this; None for no limit.
+        job_age_ns: no job that has ended longer ago than this; None for no limit. Dead letters stay.
     """
 
     events: int | None = 1_000_000
     event_age_ns: int | None = 7 * DAY_NS
+    job_age_ns: int | None = 7 * DAY_NS
 
 
 class FiredCrons(NamedTuple):
@@ -253,4 +255,5 @@ class Purged(NamedTuple):
     events: int
     answers: int
     unique_keys: int
+    jobs: int
     more: bool
