@@ -22,6 +22,9 @@ from dwp_core.topics import channels_of
 if TYPE_CHECKING:
     from dwp_core.delivery import Delivery
 
+OK = 200
+"""The code under which an answer that is no error is counted."""
+
 
 class Entry:
     """An event, the channels it is on, and every message that was made of it."""
@@ -111,6 +114,8 @@ class Hub:
         encodings: how often an event was encoded; grows once per event, codec and label.
         published: how many events were published.
         subscribers: how many connections have subscribed to something.
+        answers: how many requests were answered, by method and code (200, or the code of the error). The method is ""
+            where a client named one that nobody knows.
     """
 
     def __init__(
@@ -130,6 +135,7 @@ class Hub:
         self.encodings = 0
         self.published = 0
         self.subscribers = 0
+        self.answers: dict[tuple[str, int], int] = {}
         self._form = form
         self._codecs: dict[str, Codec] = {}
         self._epoch_ns = epoch_ns
@@ -177,6 +183,11 @@ class Hub:
     def retained(self, oldest: int) -> None:
         """The log now begins at this seq: retention has removed what was before."""
         self.oldest = max(self.oldest, oldest)
+
+    def answered(self, method: str, code: int) -> None:
+        """A request was answered: by a session itself, or by the driver for what it was given to do."""
+        answers, key = self.answers, (method, code)
+        answers[key] = answers.get(key, 0) + 1
 
     @property
     def channels(self) -> int:

@@ -21,10 +21,10 @@ from dwp_core.effects import AbortTransport, CloseTransport
 from dwp_core.errors import TOO_MANY, UNAUTHENTICATED, DispatchError, NotFoundError
 from dwp_core.events import LoggedEvent
 from dwp_core.frames import EVENT, PING, Frame
-from dwp_core.hub import Hub
+from dwp_core.hub import OK, Hub
 from dwp_core.in_flight import InFlight
 from dwp_core.liveness import Liveness, Verdict
-from dwp_core.methods import Method, check_request
+from dwp_core.methods import METHODS, Method, check_request
 from dwp_core.outgoing import Outgoing
 from dwp_core.peer import DRAIN, RESUME
 from dwp_core.server_events import (
@@ -189,6 +189,7 @@ class ServedPeer(ABC):
         """The token is not good: the peer is told in an error frame, and that is the end."""
         self._now = now
         if self.state is states.JUDGING:
+            self._hub.answered("auth", code)
             self._refuse_login(code, message)
 
     @abstractmethod
@@ -321,17 +322,20 @@ class ServedPeer(ABC):
                 data = self._out.codec.data(frame)
             self._take_up(frame.id, method, params, data)
         except DispatchError as error:
+            self._hub.answered(frame.method if frame.method in METHODS else "", error.code)
             self._send_error(frame.id, error)
 
     def _take_up(self, request_id: str, method: Method, params: dict[str, Any], data: bytes) -> None:
         name = method.name
         if name == "subscribe":
             self._subscribe(request_id, params)
+            self._hub.answered(name, OK)
             return
         if name == "unsubscribe":
             if self._delivery is not None:
                 self._delivery.unsubscribe(params["channel"])
             self._answer(request_id, {"channel": params["channel"], "status": "unsubscribed"})
+            self._hub.answered(name, OK)
             return
         if name == "job.enqueue_many" and len(params["jobs"]) > self._config.batch:
             raise DispatchError(

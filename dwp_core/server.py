@@ -13,7 +13,7 @@ from dwp_core import server_states as states
 from dwp_core.admission import Login, decode_login, read_login, welcome
 from dwp_core.errors import TOO_MANY, DispatchError, FrameError, InvalidRequest
 from dwp_core.frames import PING, PONG, REQUEST, Frame
-from dwp_core.hub import Hub
+from dwp_core.hub import OK, Hub
 from dwp_core.liveness import Liveness
 from dwp_core.served_peer import MESSAGE_TOO_BIG, POLICY_VIOLATION, ServedPeer
 from dwp_core.server_events import Identity, LoginReceived, ServerConfig
@@ -69,6 +69,7 @@ class ServerSession(ServedPeer):
         self.state = states.SERVER_STATES.step(self.state, states.ACCEPT)
         self.identity = identity
         self._until = None
+        self._hub.answered("auth", OK)
         login = self._login
         self.features = login.features
         self._out.codec = self._hub.codec(login.format)

@@ -22,16 +22,18 @@ if TYPE_CHECKING:
     from dispatch.errors import DispatchError as DispatchError
     from dispatch.functions.context import RunContext as RunContext
     from dispatch.functions.context import current as current
+    from dispatch.functions.registry import cron as cron
     from dispatch.functions.registry import function as function
 
 __version__ = "0.1.0"
 
-__all__ = ["Dispatch", "DispatchError", "RunContext", "__version__", "current", "errors", "function"]
+__all__ = ["Dispatch", "DispatchError", "RunContext", "__version__", "cron", "current", "errors", "function"]
 
 _HOME = {
     "Dispatch": "dispatch.asyncio",
     "DispatchError": "dispatch.errors",
     "RunContext": "dispatch.functions.context",
+    "cron": "dispatch.functions.registry",
     "current": "dispatch.functions.context",
     "function": "dispatch.functions.registry",
 }

@@ -205,9 +205,32 @@ class Calls:
         return operations.simple("dlq.replay", results.read_mapping, timeout, dlq_id=dlq_id)
 
     @operation
-    def list_crons(self, *, timeout: float | None = None) -> Operation[results.Result]:
+    def list_crons(self, *, timeout: float | None = None) -> Operation[results.Crons]:
         """The server's cron entries, as `crons`."""
-        return operations.simple("cron.list", results.read_mapping, timeout)
+        return operations.simple("cron.list", results.read_crons, timeout)
+
+    @operation
+    def pause_cron(self, name: str, *, timeout: float | None = None) -> Operation[results.Cron]:
+        """Let a cron entry fire no more until it is resumed; the entry as it is then.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        return operations.simple("cron.pause", results.read_cron, timeout, name=name)
+
+    @operation
+    def resume_cron(self, name: str, *, timeout: float | None = None) -> Operation[results.Cron]:
+        """Let a paused cron entry fire again, from now on; the entry as it is then. Errors as for `pause_cron`."""
+        return operations.simple("cron.resume", results.read_cron, timeout, name=name)
+
+    @operation
+    def trigger_cron(self, name: str, *, timeout: float | None = None) -> Operation[results.Result]:
+        """Run a cron entry's job now, also while it is paused; the answer has its `job_id`.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        return operations.simple("cron.trigger", results.read_mapping, timeout, name=name)
 
     # Workflows.
 

@@ -106,6 +106,29 @@ class Jobs(Result):
     cursor: str | None = _field()
 
 
+class Cron(Result):
+    """A cron entry: `schedule` is the expression, `job_name` the function; `enabled` is False while it is paused."""
+
+    __slots__ = ()
+    name: str = _field()
+    schedule: str = _field()
+    timezone: str = _field(default="UTC")
+    job_name: str = _field()
+    queue: str = _field(default="default")
+    payload: Any = _field()
+    enabled: bool = _field(default=True)
+    next_run_at: str | None = _field()
+    last_run_at: str | None = _field()
+    last_job_id: str | None = _field()
+
+
+class Crons(Result):
+    """The cron entries of a server, by name."""
+
+    __slots__ = ()
+    crons: list[Cron] = _field()
+
+
 class Run(Result):
     """A workflow run, or the answer to `start_workflow`."""
 
@@ -259,6 +282,18 @@ def read_dead_letters(value: Any) -> DeadLetters:
     raw = _mapping(value, "dlq.list")
     entries = [_mapping(entry, "dlq.list") for entry in _list(raw.get("entries"))]
     return DeadLetters({**raw, "entries": [Result(_opened(e, "payload"), e) for e in entries]}, raw)
+
+
+def read_cron(value: Any) -> Cron:
+    """The answer to `cron.pause` and `cron.resume`, and each entry of `cron.list`."""
+    raw = _mapping(value, "a cron entry")
+    return Cron(_opened(raw, "payload"), raw)
+
+
+def read_crons(value: Any) -> Crons:
+    """The answer to `cron.list`."""
+    raw = _mapping(value, "cron.list")
+    return Crons({**raw, "crons": [read_cron(entry) for entry in _list(raw.get("crons"))]}, raw)
 
 
 def read_mapping(value: Any) -> Result:

@@ -7,19 +7,13 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.cli.command_line import APP, JOB_ID, READER, SECRET, cli, command, lines
 from tests.live import Live, clean_environment, serving
-
-APP = "dispatch.cli.demo_app"
-JOB_ID = r"job_[0-9a-hjkmnp-tv-z]{26}"
-SECRET = "dk_very_secret_full"
-READER = "dk_very_secret_reader"
 
 
 @pytest.fixture(scope="module")
@@ -34,35 +28,6 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     keys = {"DISPATCH_TOKENS": f"{SECRET} {READER}:job:read"}
     with serving(APP, db=tmp_path_factory.mktemp("keys") / "dispatch.db", environment=keys) as live:
         yield live
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-W", "error", "-m", "dispatch", *arguments]
-
-
-def cli(
-    *arguments: str, live: Live | None = None, input: str = "", token: str = ""
-) -> subprocess.CompletedProcess[str]:
-    more = {"DISPATCH_URL": live.url} if live is not None else {}
-    if token:
-        more["DISPATCH_TOKEN"] = token
-    result = subprocess.run(
-        command(*arguments),
-        env=clean_environment(more),
-        input=input,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert "Traceback" not in result.stderr, result.stderr
-    for key in (SECRET, READER):
-        assert key not in result.stdout + result.stderr
-    return result
-
-
-def lines(text: str) -> list[Any]:
-    return [json.loads(line) for line in text.splitlines()]
 
 
 # ── enqueue ──
@@ -338,7 +303,20 @@ def test_a_url_that_is_none_is_a_usage_error(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("serve",), ("enqueue",), ("job", "get"), ("events",), ("ping",), ("demo",)]
+    "arguments",
+    [
+        ("serve",),
+        ("enqueue",),
+        *[("job", name) for name in ("get", "list", "cancel", "wait", "retry")],
+        *[("dlq", name) for name in ("list", "replay")],
+        ("queue", "list"),
+        ("stats",),
+        ("top",),
+        *[("db", name) for name in ("check", "backup")],
+        ("events",),
+        ("ping",),
+        ("demo",),
+    ],
 )
 def test_every_command_explains_itself_with_examples(arguments: tuple[str, ...]) -> None:
     result = cli(*arguments, "--help")
@@ -433,3 +411,10 @@ def test_a_server_that_would_wait_for_ever_is_a_mistake(option: str, seconds: st
     assert option in result.stderr
     assert "86400" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("time", ["week", "7", "-1d", "1.5d", "", "999999999999999d"])
+def test_a_time_that_is_none_is_a_usage_error(time: str) -> None:
+    result = cli("serve", "--port", "0", "--db", ":memory:", "--keep-jobs", time)
+    assert result.returncode == 2
+    assert "such as 90s, 30m, 12h or 7d" in result.stderr

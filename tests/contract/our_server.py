@@ -85,6 +85,14 @@ class OurServer:
     def _functions(self) -> Registry:
         registry = Registry()
 
+        @registry.cron(
+            "@yearly",
+            timezone="Europe/Berlin",
+            name="yearly",
+            payload={"a": [1]},
+            app_id="app-1",
+            org_id="org-1",
+        )
         @registry.function(name="noop")
         def noop(payload: Any = None) -> None:
             pass

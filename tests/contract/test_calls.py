@@ -221,12 +221,12 @@ async def test_every_method_that_a_server_does_not_have_is_answered_405(world: W
         calls = [
             lambda: client.cancel_workflow(NO_RUN),
             lambda: client.replay_workflow(NO_RUN, from_step="charge"),
-            lambda: client.list_crons(),
             lambda: client.call("nonsense", {"a": 1}),
             lambda: client.call("federation.enqueue", {"name": "noop", "payload": 1, "source_id": "s"}),
         ]
         if world.server.base:
             calls += [client.list_jobs, client.list_dead_letters, lambda: client.replay_dead_letter("dlq_1")]
+            calls += [client.list_crons, lambda: client.pause_cron("c"), lambda: client.trigger_cron("c")]
         else:
             calls += [
                 lambda: client.start_workflow("noop"),
@@ -239,6 +239,22 @@ async def test_every_method_that_a_server_does_not_have_is_answered_405(world: W
             error = await failure_of(call)
             assert isinstance(error, UnsupportedError)
             assert error.code == 405
+
+
+async def test_cron_entries_are_listed_paused_resumed_and_triggered(ours: World[OurServer]) -> None:
+    """By `list_crons`, `pause_cron`, `resume_cron` and `trigger_cron`; payloads are values."""
+    async with ours.client() as client:
+        (entry,) = (await client.list_crons()).crons
+        assert (entry.name, entry.schedule, entry.timezone) == ("yearly", "@yearly", "Europe/Berlin")
+        assert (entry.job_name, entry.payload, entry.enabled) == ("noop", {"a": [1]}, True)
+        assert not (await client.pause_cron("yearly")).enabled
+        triggered = await client.trigger_cron("yearly")
+        assert (await client.get_job(triggered["job_id"])).payload == {"a": [1]}
+        resumed = await client.resume_cron("yearly")
+        assert (resumed.enabled, resumed.next_run_at) == (True, entry.next_run_at)
+        assert resumed.last_job_id == triggered["job_id"]
+        error = await failure_of(lambda: client.pause_cron("nightly"))
+        assert isinstance(error, NotFoundError)
 
 
 @over_http_too

@@ -492,3 +492,24 @@ def test_every_codec_form_carries_a_conversation(name: str, form: str) -> None:
     head = codec.event(codec.decode(fanout.messages[0], DEFAULT_LIMITS))
     assert head is not None
     assert (head.type, head.topic, head.seq) == ("job.completed", f"job:{JOB}", 1)
+
+
+# ── what is counted ──
+
+
+def test_answers_are_counted_by_method_and_code(client: Client) -> None:
+    client.ask("subscribe", {"channel": "jobs"})
+    client.ask("unsubscribe", {"channel": "jobs"})
+    client.ask("subscribe", {"channel": "nonsense"})
+    client.ask("no.such.method")
+    guest = Client(hub=client.hub)
+    guest.send({"id": "a", "type": "request", "method": "auth", "data": {"token": "guess"}})
+    guest.session.reject(now=0.0)
+    assert client.hub.answers == {
+        ("auth", 200): 1,
+        ("subscribe", 200): 1,
+        ("unsubscribe", 200): 1,
+        ("subscribe", 400): 1,
+        ("", 405): 1,
+        ("auth", 401): 1,
+    }

@@ -294,6 +294,23 @@ def test_stats_tell_of_broker_and_connections(store: Store) -> None:
     run(store, program)
 
 
+def test_stats_tell_of_the_callers_own_queues(store: Store) -> None:
+    async def program(served: Served, client: RawClient) -> None:
+        later = {"name": "noop", "queue": "mail", "delay_ms": 60_000}
+        for job in ({"name": "noop", "queue": "nobody"}, {"name": "noop", "queue": "nobody"}, later):
+            await client.ask("job.enqueue", job)
+        stats = await client.ask("stats")
+        assert stats["dead_letters"] == 0
+        assert stats["queues"] == [
+            {"queue": "mail", "ready": 0, "scheduled": 1, "running": 0},
+            {"queue": "nobody", "ready": 2, "scheduled": 0, "running": 0},
+        ]
+        async with raw(served.url, token="dk_other") as other:
+            assert (await other.ask("stats"))["queues"] == []
+
+    run(store, program)
+
+
 def test_tenants_see_nothing_of_each_other(store: Store) -> None:
     async def program(served: Served, client: RawClient) -> None:
         job = (await client.ask("job.enqueue", {"name": "noop", "queue": "nobody", "idempotency_key": "k"}))[

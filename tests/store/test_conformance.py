@@ -551,11 +551,32 @@ def test_jobs_are_counted_by_state(store: Store) -> None:
         )
 
 
+def test_unfinished_jobs_are_counted_by_queue(store: Store) -> None:
+    for _ in range(3):
+        enqueue_one(store)
+    enqueue_one(store, queue="mail", run_at=NOW + 5)
+    enqueue_one(store, queue="mail", tenant=NO_TENANT)
+    complete(store, *[claim_one(store, queues=["default"]), claim_one(store, queues=["default"])])
+    fail(store, claim_one(store, queues=["default"]))
+    enqueue_one(store, queue="images")
+    claim_one(store, queues=["images"])
+    with store.transaction():
+        assert store.queue_depths(tenant=ACME, now_ns=NOW) == [
+            ("default", 0, 1, 0),
+            ("images", 0, 0, 1),
+            ("mail", 0, 1, 0),
+        ]
+        assert store.queue_depths(tenant=None, now_ns=NOW)[-1] == ("mail", 1, 1, 0)
+        assert store.queue_depths(tenant=ACME, now_ns=NOW + 5)[-1] == ("mail", 1, 0, 0)
+        assert store.queue_depths(tenant=OTHERS[0], now_ns=NOW) == []
+
+
 def test_dead_letters_are_listed_newest_first_in_pages(store: Store) -> None:
     for queue in ("a", "b", "a"):
         enqueue_one(store, queue=queue)
         fail(store, claim_one(store), retryable=False)
     with store.transaction():
+        assert [store.count_dead_letters(tenant=tenant) for tenant in (ACME, None, NO_TENANT)] == [3, 3, 0]
         entries, cursor = store.list_dead_letters(tenant=ACME, limit=2)
         rest, end = store.list_dead_letters(tenant=ACME, limit=2, cursor=cursor)
         assert [entry.queue for entry in entries + rest] == ["a", "b", "a"]
@@ -720,7 +741,7 @@ def test_retention_removes_the_oldest_events_and_leaves_a_gap_that_is_told(store
         by_age = Retention(events=None, event_age_ns=2)
         assert store.purge(now_ns=NOW + 9, retention=by_age).events == 3
         assert store.span() == (8, 10)
-        assert store.purge(now_ns=NOW + 9, retention=by_age) == (0, 0, 0, False)
+        assert store.purge(now_ns=NOW + 9, retention=by_age) == (0, 0, 0, 0, False)
         # The newest stays, because the log goes on from it.
         assert store.purge(now_ns=NOW + DAY_NS, retention=by_age).events == 2
         assert store.span() == (10, 10)
@@ -738,16 +759,60 @@ def test_one_round_of_purging_is_bounded(store: Store) -> None:
             rounds.append(store.purge(now_ns=NOW + DAY_NS, retention=Retention(events=2), limit=3))
             if not rounds[-1].more:
                 break
-    assert rounds == [(3, 3, 3, True), (2, 3, 3, True), (0, 1, 1, False)]
+    assert rounds == [(3, 3, 3, 0, True), (2, 3, 3, 0, True), (0, 1, 1, 0, False)]
     assert not enqueue(store, NewJob("noop", unique_key="u0"), now=NOW)[0].duplicate
+
+
+def test_jobs_that_ended_long_ago_are_purged_and_their_dead_letters_stay(store: Store) -> None:
+    done, waits, failed = enqueue_one(store), enqueue_one(store, run_at=NOW + DAY_NS), enqueue_one(store)
+    complete(store, claim_one(store))
+    fail(store, claim_one(store), retryable=False)
+    late = enqueue_one(store, run_at=NOW + 5, payload=b"[1]")
+    complete(store, claim_one(store, now=NOW + 5), now=NOW + 20)
+    kept = Retention(events=None, event_age_ns=None, job_age_ns=10)
+    with store.transaction():
+        assert store.purge(now_ns=NOW + 10, retention=kept).jobs == 0
+    with undone(store):
+        assert store.purge(now_ns=NOW + 11, retention=kept).jobs == 2
+    assert get(store, done).state == "completed"
+    with store.transaction():
+        assert store.purge(now_ns=NOW + 11, retention=kept) == (0, 0, 0, 2, False)
+        assert [job.id for job in store.list_jobs(tenant=ACME).jobs] == [late, waits]
+        assert [entry.job_id for entry in store.list_dead_letters(tenant=ACME).entries] == [failed]
+        with pytest.raises(NotFoundError):
+            store.get_job(done, tenant=ACME)
+        assert store.purge(now_ns=NOW + 31, retention=kept).jobs == 1
+        assert store.purge(now_ns=NOW + 40 * DAY_NS, retention=Retention(job_age_ns=None)).jobs == 0
+
+
+def test_a_purge_of_jobs_is_bounded_and_reaches_every_tenant(store: Store) -> None:
+    for tenant in (ACME, *OTHERS):
+        enqueue_one(store, tenant=tenant)
+        complete(store, claim_one(store))
+    kept = Retention(events=None, event_age_ns=None, job_age_ns=0)
+    with store.transaction():
+        rounds = [store.purge(now_ns=NOW + 1, retention=kept, limit=3) for _ in range(2)]
+        assert [(one.jobs, one.more) for one in rounds] == [(3, True), (1, False)]
+        assert store.list_jobs(tenant=None).jobs == []
+
+
+def test_a_job_stays_as_long_as_its_unique_key_counts(store: Store) -> None:
+    enqueue(store, NewJob("noop", unique_key="u", unique_for=50))
+    complete(store, claim_one(store))
+    kept = Retention(events=None, event_age_ns=None, job_age_ns=10)
+    with store.transaction():
+        assert store.purge(now_ns=NOW + 49, retention=kept).jobs == 0
+    assert enqueue(store, NewJob("noop", unique_key="u", unique_for=50), now=NOW + 49)[0].duplicate
+    with store.transaction():
+        assert store.purge(now_ns=NOW + 50, retention=kept).jobs == 1
 
 
 def test_keys_that_still_count_are_not_purged(store: Store) -> None:
     enqueue(store, NewJob("noop", unique_key="u"), key=KEY)
     with store.transaction():
         kept = Retention(events=None, event_age_ns=None)
-        assert store.purge(now_ns=NOW + DAY_NS - 1, retention=kept) == (0, 0, 0, False)
-        assert store.purge(now_ns=NOW + DAY_NS, retention=kept) == (0, 1, 0, False)
+        assert store.purge(now_ns=NOW + DAY_NS - 1, retention=kept) == (0, 0, 0, 0, False)
+        assert store.purge(now_ns=NOW + DAY_NS, retention=kept) == (0, 1, 0, 0, False)
     assert enqueue(store, NewJob("noop", unique_key="u"))[0].duplicate
 
 

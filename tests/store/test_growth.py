@@ -103,6 +103,8 @@ def test_what_is_in_the_file_does_not_slow_the_work_down(store: Store, burden: s
     enqueue(store, 20)
     enqueue(store, 5, name="other")
     enqueue(store, 5, run_at=NOW + 1, priority=9)
+    with store.transaction():
+        store.enqueue([NewJob("noop")], tenant=Tenant("app-2"), now_ns=NOW)
     finish_all(store)
     light = cost_of_a_life(store, "light")
     if burden == "finished":
@@ -118,3 +120,33 @@ def test_what_is_in_the_file_does_not_slow_the_work_down(store: Store, burden: s
         finish_all(store)
     heavy = cost_of_a_life(store, "heavy")
     assert {what: cost for what, cost in heavy.items() if cost > light[what] * 1.2 + 20} == {}
+
+
+@pytest.mark.parametrize("tenant", [ACME, None])
+def test_counting_queues_does_not_walk_over_finished_jobs(store: Store, tenant: Tenant | None) -> None:
+    enqueue(store, 5)
+    light = steps(store, lambda: store.queue_depths(tenant=tenant, now_ns=NOW))
+    finish_all(store)
+    enqueue(store, MANY)
+    finish_all(store)
+    enqueue(store, 5)
+    assert steps(store, lambda: store.queue_depths(tenant=tenant, now_ns=NOW)) <= light * 1.2 + 20
+
+
+def test_a_file_does_not_grow_under_constant_load(store: Store) -> None:
+    """Every hour as many jobs end as are forgotten."""
+    hour = 3600 * SECOND
+    kept = Retention(event_age_ns=2 * hour, job_age_ns=2 * hour)
+    pages: list[int] = []
+    for hours in range(8):
+        now = NOW + hours * hour
+        with store.transaction():
+            store.enqueue([NewJob("noop", b"x" * 500)] * 400, tenant=ACME, now_ns=now)
+            jobs = store.claim("wkr_1", now_ns=now, lease_ns=LEASE, limit=400)
+            store.complete([Completion(Lease(job.id, job.epoch), b"1") for job in jobs], now_ns=now)
+        more = True
+        while more:
+            with store.transaction():
+                more = store.purge(now_ns=now, retention=kept).more
+        pages.append(store._db.execute("PRAGMA page_count").fetchone()[0])
+    assert pages[-1] <= max(pages[:5]) * 1.05

@@ -19,6 +19,7 @@ from dispatch.store import schema as schema_module
 from dispatch.store.schema import APPLICATION_ID, MIGRATIONS, SCHEMA_VERSION, prepare
 from dispatch.store.sqlite import SqliteStore
 from dispatch.store.sqlite_file import explain
+from dwp_core.crons import Cron
 from dwp_core.errors import DispatchError
 
 NOW = 1_700_000_000 * 10**9
@@ -195,6 +196,7 @@ def test_columns_are_in_the_order_of_the_fields(path: Path) -> None:
         for table, fields in (
             ("jobs", ["n", *schema_module.JOB_COLUMNS, "due"]),
             ("dead_letters", list(schema_module.DEAD_LETTER_COLUMNS)),
+            ("crons", list(Cron._fields)),
         ):
             columns = store._execute(f"SELECT name FROM pragma_table_info('{table}')")
             assert [name for (name,) in columns] == fields

@@ -199,7 +199,7 @@ class TwoStores(RuleBasedStateMachine):
 
     @rule(events=st.integers(0, 20), limit=st.integers(1, 5), undo=st.booleans())
     def purge(self, events: int, limit: int, undo: bool) -> None:
-        kept = Retention(events, event_age_ns=60 * SECOND)
+        kept = Retention(events, event_age_ns=60 * SECOND, job_age_ns=30 * SECOND)
         self.agree(lambda store: store.purge(now_ns=self.now, retention=kept, limit=limit), undo=undo)
 
     @rule(half_done=st.booleans())

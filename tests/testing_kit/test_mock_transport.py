@@ -70,7 +70,7 @@ async def test_a_request_gets_its_scripted_answer_and_is_kept_to_be_looked_at(
 async def test_what_a_server_always_says_is_filled_in(transport: MockTransport, connect: Connect) -> None:
     for method in (
         "job.enqueue job.enqueue_many job.get job.cancel job.list job.wait workflow.start workflow.get workflow.event"
-        " workflow.cancel workflow.wait cron.list dlq.list dlq.replay"
+        " workflow.cancel workflow.wait cron.list cron.pause cron.resume cron.trigger dlq.list dlq.replay"
     ).split():
         transport.answer(method)
     async with connect(transport=transport) as client:
@@ -88,6 +88,9 @@ async def test_what_a_server_always_says_is_filled_in(transport: MockTransport, 
         assert (await client.publish_event("paid"))["name"] == "paid"
         await client.cancel_workflow(RUN)
         assert await client.list_crons() == {"crons": []}
+        assert not (await client.pause_cron("nightly")).enabled
+        assert (await client.resume_cron("nightly")).enabled
+        assert (await client.trigger_cron("nightly"))["name"] == "nightly"
         assert (await client.list_dead_letters()).entries == []
         assert await client.replay_dead_letter(new_id("dlq"))
 

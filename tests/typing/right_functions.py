@@ -25,7 +25,21 @@ async def waits(n: int) -> float:
     return n / 2
 
 
+@dispatch.cron("30 2 * * *", timezone="Europe/Berlin", overlap="queue", catch_up="all", payload="a")
+@dispatch.function(queue="mail")
+def nightly(to: str) -> int:
+    return len(to)
+
+
+@dispatch.cron("@daily")
+async def daily() -> str:
+    return "done"
+
+
 async def use() -> None:
+    assert_type(nightly("a"), int)
+    assert_type(nightly.name, str)
+    assert_type(await daily(), str)
     assert_type(plain("a", copies=2), list[str])
     assert_type(named("a"), int)
     coroutine: Coroutine[Any, Any, float] = waits(1)

@@ -15,6 +15,13 @@ def misspelt(to: str) -> int:
     return len(to)
 
 
+@dispatch.cron("@daily", overlap="sometimes")  # wrong
+@dispatch.function
+def nightly(to: str) -> int:
+    return len(to)
+
+
+nightly(1)  # wrong
 plain()  # wrong
 plain(1)  # wrong
 plain("a") + "b"  # wrong

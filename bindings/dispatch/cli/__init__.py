@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 
 CLI_MODULES = ("typer", "rich")
-SERVER_MODULES = ("uvicorn", "starlette", "anyio")
+SERVER_MODULES = ("uvicorn", "starlette", "anyio", "cronsim")
 
 
 def missing_of(modules: Sequence[str]) -> list[str]:

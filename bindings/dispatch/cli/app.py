@@ -15,10 +15,16 @@ import typer
 
 from dispatch import __version__
 from dispatch.cli.ask import register_commands
+from dispatch.cli.crons import register_cron
+from dispatch.cli.database import register_database
+from dispatch.cli.dead_letters import register_dead_letters
 from dispatch.cli.demo import register_demo
 from dispatch.cli.exits import CommandFailed, Exit, UsageError, exit_for, hint_for
+from dispatch.cli.figures import register_figures
+from dispatch.cli.jobs import register_jobs
 from dispatch.cli.output import Output, ReaderGone
 from dispatch.cli.serving import register_serve
+from dispatch.cli.top import register_top
 from dispatch.errors import DispatchError
 
 _EPILOG = (
@@ -43,6 +49,12 @@ def build() -> typer.Typer:
     app.callback()(_root)
     register_serve(app)
     register_commands(app)
+    register_cron(app)
+    register_jobs(app)
+    register_dead_letters(app)
+    register_figures(app)
+    register_top(app)
+    register_database(app)
     register_demo(app)
     return app
 

@@ -1,4 +1,4 @@
-"""The commands that ask something of a server: `enqueue`, `job get`, `events`, `ping`.
+"""The commands that ask something of a server: `enqueue`, `events`, `ping`.
 
 Each is one short program of the asyncio client. Connecting, and how an answer is printed, is shared; what an error
 means for the exit code is decided in `dispatch.cli.app`.
@@ -21,7 +21,7 @@ from dispatch import Dispatch
 from dispatch.cli.exits import Exit, UsageError
 from dispatch.cli.output import NoteHandler, Output, event_line, event_record, state_text
 from dispatch.errors import InvalidRequest
-from dispatch.results import EnqueuedJob, Job, Outcome
+from dispatch.results import EnqueuedJob, Outcome
 
 T = TypeVar("T")
 
@@ -108,9 +108,6 @@ def parse_payload(text: str) -> Any:
 def register_commands(app: typer.Typer) -> None:
     """Adds the commands to the application."""
     app.command("enqueue", epilog=_ENQUEUE_EXAMPLES)(enqueue)
-    job = typer.Typer(help="One job.", no_args_is_help=True)
-    job.command("get", epilog=_GET_EXAMPLES)(job_get)
-    app.add_typer(job, name="job")
     app.command("events", epilog=_EVENTS_EXAMPLES)(events)
     app.command("ping", epilog=_PING_EXAMPLES)(ping)
 
@@ -191,35 +188,6 @@ def enqueue(
         output.job({"id": job.job_id, **outcome})
     if outcome is not None and outcome.state != "completed":
         raise typer.Exit(Exit.FAILED)
-
-
-_GET_EXAMPLES = """
-Examples:
-
-  dispatch job get job_01h455vb4pex5vsknk084sn02q
-
-  dispatch job get job_01h455vb4pex5vsknk084sn02q --json | jq -r .state
-"""
-
-
-def job_get(
-    job_id: Annotated[str, typer.Argument(help="The job's id.", metavar="ID")],
-    url: UrlOption = DEFAULT_URL,
-    token: TokenOption = "",
-    timeout: TimeoutOption = 30.0,
-    as_json: JsonOption = False,
-) -> None:
-    """Show a job: its state, its payload, what came out of it."""
-    output = Output(machine=as_json)
-
-    async def work(client: Dispatch) -> Job:
-        return await client.get_job(job_id)
-
-    job = talk(Target(url, token, timeout), work)
-    if output.machine:
-        output.json(job)
-    else:
-        output.job(job)
 
 
 _EVENTS_EXAMPLES = """

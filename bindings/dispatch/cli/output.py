@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
@@ -106,6 +106,10 @@ class Output:
             if job.get(key) not in (None, "", {}) or key == "state"
         )
 
+    def show(self, what: RenderableType) -> None:
+        """Anything that rich can draw."""
+        self._print(lambda: self._out.print(what))
+
     def pairs(self, rows: Iterable[tuple[str, str]]) -> None:
         """Names and values, one pair a line."""
         table = Table.grid(padding=(0, 2))
@@ -164,7 +168,7 @@ def event_line(event: Event) -> str:
     ident = data.get("job_id") or data.get("run_id") or ""
     style = STATE_STYLES.get(str(data.get("state")), "default")
     parts = [
-        f"[dim]{_clock(event.at)}[/]",
+        f"[dim]{clock(event.at)}[/]",
         f"[{style}]{escape(f'{event.kind:<16}')}[/]",
         f"{escape(f'{name:<18}')}",
         f"[dim]{escape(str(ident))}[/]",
@@ -172,18 +176,25 @@ def event_line(event: Event) -> str:
     if "elapsed_ms" in data:
         parts.append(f"{data['elapsed_ms']} ms")
     if "next_run_at" in data:
-        parts.append(f"attempt {data.get('attempt')} failed, again at {_clock(str(data['next_run_at']))}")
+        parts.append(f"attempt {data.get('attempt')} failed, again at {clock(str(data['next_run_at']))}")
     if data.get("error"):
         parts.append(f"[red]{escape(str(data['error']).splitlines()[-1])}[/]")
     return " ".join(parts).rstrip()
 
 
-def _clock(rfc3339: str) -> str:
-    """The local time of day, to the millisecond."""
+def clock(rfc3339: str, *, dated: bool = False) -> str:
+    """The local time of day, to the millisecond; with its date, to the second."""
     try:
-        return datetime.fromisoformat(rfc3339).astimezone().strftime("%H:%M:%S.%f")[:-3]
+        local = datetime.fromisoformat(rfc3339).astimezone()
     except ValueError:
         return "--:--:--.---"
+    return local.strftime("%Y-%m-%d %H:%M:%S") if dated else local.strftime("%H:%M:%S.%f")[:-3]
+
+
+def last_line(text: object) -> str:
+    """The last line of an error, which names it; "" for none."""
+    lines = str(text or "").strip().splitlines()
+    return lines[-1] if lines else ""
 
 
 def to_json(value: object) -> str:

@@ -32,6 +32,8 @@ Examples:
 
   dispatch serve app.py --unix /run/user/1000/dispatch.sock     clients take url="unix:/run/user/1000/dispatch.sock"
 
+  dispatch serve app.py --log-format json --log-level info     one line for each step of each job
+
   dispatch serve                                 app.py if there is one; else jobs wait for a server that runs them
 """
 
@@ -109,6 +111,30 @@ def serve(
             metavar="SECONDS",
         ),
     ] = None,
+    keep_jobs: Annotated[
+        str | None,
+        typer.Option(
+            "--keep-jobs",
+            help="How long jobs are kept that have ended, as 90s, 30m, 12h or 7d. Dead letters stay.",
+            metavar="TIME",
+            show_default="7d",
+        ),
+    ] = None,
+    log_format: Annotated[
+        str | None,
+        typer.Option(
+            "--log-format", help="text, or json: one object a line.", metavar="FORMAT", show_default="text"
+        ),
+    ] = None,
+    log_level: Annotated[
+        str | None,
+        typer.Option(
+            "--log-level",
+            help="debug, info, warning or error; info tells of every step of each job.",
+            metavar="LEVEL",
+            show_default="what is unusual, and what functions log",
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Say that it is ready in JSON.", show_default=False)
     ] = False,
@@ -119,9 +145,12 @@ def serve(
         raise UsageError(how_to_install("dispatch serve", missing, "server"))
     if unix is not None and port is not None:
         raise UsageError("--unix and --port exclude each other: it listens on a socket or on a port")
+    from dispatch.server.logs import FORMATS, LEVELS
     from dispatch.server.serve import ServeOptions
     from dispatch.server.serve import serve as run_server
 
+    _require_one_of("--log-format", log_format, FORMATS)
+    _require_one_of("--log-level", log_level, LEVELS)
     options = ServeOptions(
         app=app,
         host=host,
@@ -135,8 +164,35 @@ def serve(
         drain_seconds=drain,
         lease_seconds=lease,
         json=as_json,
+        keep_jobs_seconds=None if keep_jobs is None else _seconds("--keep-jobs", keep_jobs),
+        log_format=log_format,
+        log_level=log_level,
     )
     raise typer.Exit(run_server(options))
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": _DAY}
+_LONGEST = 36_500 * _DAY
+
+
+def _seconds(option: str, text: str) -> float:
+    """A time with its unit.
+
+    Example:
+        >>> _seconds("--keep-jobs", "12h")
+        43200.0
+    """
+    number, unit = text[:-1], text[-1:]
+    if unit in _UNITS and number.isdecimal() and number.isascii():
+        seconds = float(int(number) * _UNITS[unit]) if len(number) < 12 else _LONGEST + 1.0
+        if seconds <= _LONGEST:
+            return seconds
+    raise UsageError(f'{option} must be a time such as 90s, 30m, 12h or 7d, up to 36500d, got "{text}"')
+
+
+def _require_one_of(option: str, given: str | None, known: tuple[str, ...]) -> None:
+    if given is not None and given not in known:
+        raise UsageError(f'{option} must be one of {", ".join(known)}, got "{given}"')
 
 
 def _names(texts: list[str] | None) -> tuple[str, ...] | None:

@@ -18,8 +18,10 @@ from difflib import get_close_matches
 from types import CodeType, FunctionType
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
+from dispatch.functions.crons import declare_cron
 from dispatch.functions.identity import check_name, place_of, qualified_name, same_function, short_names
 from dispatch.functions.payload import Binder
+from dwp_core.crons import CatchUp, CronDeclaration, Overlap
 from dwp_core.errors import NotFoundError
 from dwp_core.methods import METHODS
 
@@ -59,9 +61,11 @@ class Function(Generic[P, R]):
         options: its queue, priority, retries and timeout.
         is_async: declared with `async def`.
         bind: turns a job's payload into its arguments.
+        crons: the cron entries that call it.
     """
 
     bind: Binder
+    crons: tuple[CronDeclaration, ...]
     is_async: bool
     name: str
     names: tuple[str, ...]
@@ -75,6 +79,7 @@ class Function(Generic[P, R]):
         self._function = function
         self.is_async = inspect.iscoroutinefunction(inspect.unwrap(plain))
         self.options = options or Options()
+        self.crons = ()
         if name is None:
             self.name = check_name(qualified_name(plain))
             self.names = (self.name, *(short for short in short_names(plain) if short != self.name))
@@ -199,6 +204,73 @@ class Registry:
             raise TypeError(f'a name is given as @dispatch.function(name="{function}")')
         return declare(function)
 
+    def cron(
+        self,
+        expression: str,
+        /,
+        *,
+        timezone: str = "UTC",
+        overlap: Overlap = "skip",
+        catch_up: CatchUp = "one",
+        name: str | None = None,
+        payload: Any = None,
+        app_id: str = "",
+        org_id: str = "",
+    ) -> Callable[[Callable[P, R]], Function[P, R]]:
+        """Declares that a function is called by the clock; a decorator, above `@dispatch.function` or without it.
+
+        Args:
+            expression: five fields as in crontab(5), six with seconds before them, or a nickname such as "@daily".
+            timezone: whose wall clock it means, e.g. "Europe/Berlin".
+            overlap: when its job is not finished at its next time: "skip" that time, "queue" it until the job is
+                finished, or "allow" both at once.
+            catch_up: of the times that passed while no server ran, "none" is made up for, "one" for all, or "all".
+            name: of the entry; default: the function's short name. Needed where a function has several entries.
+            payload: of its jobs, any JSON value that the function takes.
+            app_id: the tenant that the entry and its jobs belong to.
+            org_id: the tenant that the entry and its jobs belong to.
+
+        Raises:
+            TypeError: an argument is mistyped, or the payload does not fit the function.
+            ValueError: there is no such schedule, time zone or policy, or another entry has the name.
+
+        Example:
+            @dispatch.cron("30 2 * * *", timezone="Europe/Berlin", payload={"days": 1})
+            @dispatch.function(queue="reports")
+            def report(days: int): ...
+        """
+        if not isinstance(expression, str):
+            raise TypeError('@dispatch.cron takes a schedule: @dispatch.cron("*/5 * * * *")')
+
+        def declare(declared: Callable[P, R]) -> Function[P, R]:
+            function: Function[P, R] = declared if isinstance(declared, Function) else Function(declared)
+            entry = declare_cron(
+                function,
+                expression,
+                timezone=timezone,
+                overlap=overlap,
+                catch_up=catch_up,
+                name=name,
+                payload=payload,
+                app_id=app_id,
+                org_id=org_id,
+            )
+            self.add(function)
+            _check_cron_name(entry, self.crons())
+            function.crons = (*function.crons, entry)
+            return function
+
+        return declare
+
+    def crons(self) -> list[CronDeclaration]:
+        """The cron entries of all functions."""
+        found: list[CronDeclaration] = []
+        for function in self:
+            for entry in function.crons:
+                _check_cron_name(entry, found)
+                found.append(entry)
+        return found
+
     def add(self, function: Function[P, R]) -> Function[P, R]:
         """Registers a function. The same one again replaces the first silently: a module was loaded anew.
 
@@ -266,12 +338,23 @@ REGISTRY = Registry()
 """The functions of this program, where `@dispatch.function` puts them."""
 
 function = REGISTRY.function
+cron = REGISTRY.cron
+
+
+def _check_cron_name(entry: CronDeclaration, others: list[CronDeclaration]) -> None:
+    for other in others:
+        if other.name == entry.name:
+            raise ValueError(
+                f'@dispatch.cron: two entries are named "{entry.name}", one of {other.function} at {other.expression},'
+                f" one of {entry.function} at {entry.expression}: give one of them a name=… of its own"
+            )
 
 
 def _check_function(function: Callable[..., Any]) -> FunctionType:
     """The function itself when jobs can call it."""
     if isinstance(function, Function):
-        raise TypeError(f"{function!r} is already decorated with @dispatch.function")
+        more = "; put @dispatch.cron above it" if function.crons else ""
+        raise TypeError(f"{function!r} is already decorated with @dispatch.function{more}")
     if isinstance(function, staticmethod | classmethod):
         kind = type(function).__name__
         raise TypeError(

@@ -1,9 +1,9 @@
 """The server as an ASGI application: mounts anywhere and runs under any ASGI server.
 
 `/dwp` speaks the protocol over the ASGI server's own WebSocket, `/dwp/rpc` answers single frames, `/dwp/sse` streams
-events; `/` says what this is, `/healthz` whether it works. Paths are those below the place where the application is
-mounted. Who mounts it into another application starts and stops the `DispatchServer` in that application's lifespan;
-alone, its own lifespan does it.
+events; the other addresses, for whoever runs it, are in `dispatch.server.operations`. Paths are those below the place
+where the application is mounted. Who mounts it into another application starts and stops the `DispatchServer` in that
+application's lifespan; alone, its own lifespan does it.
 
 A stream of events ends with its reader, or with the `DispatchServer`. An ASGI server that first waits for its requests
 and then says that the lifespan is over (uvicorn does) needs a limit for the first: `timeout_graceful_shutdown`.
@@ -11,21 +11,18 @@ and then says that the lifespan is over (uvicorn does) needs a limit for the fir
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dispatch.server.asgi_connection import App, Receive, Scope, Send
 from dispatch.server.asgi_websocket import websocket
+from dispatch.server.http_request import RPC_PATH, SSE_PATH
 from dispatch.server.http_rpc import rpc
+from dispatch.server.operations import Operations
 from dispatch.server.sse import stream
 from dwp_core.http_rpc import RpcLoad
 
 if TYPE_CHECKING:
     from dispatch.server.server import DispatchServer
-
-RPC_PATH = "/rpc"
-SSE_PATH = "/sse"
-"""Below the path of the protocol."""
 
 
 def app(server: DispatchServer) -> App:
@@ -34,7 +31,7 @@ def app(server: DispatchServer) -> App:
     Example:
         >>> # Starlette(routes=[Mount("/jobs", app=dispatch.server.asgi.app(server))])
     """
-    load = RpcLoad()
+    load, operations = RpcLoad(), Operations(server)
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -49,37 +46,9 @@ def app(server: DispatchServer) -> App:
         elif path == server.path + SSE_PATH:
             await stream(server, scope, receive, send)
         else:
-            await _about(server, path, send)
+            await operations.respond(path, scope, send)
 
     return application
-
-
-async def _about(server: DispatchServer, path: str, send: Send) -> None:
-    """What this is, and whether it works."""
-    if path in ("", "/"):
-        where = {
-            "name": server.config.name,
-            "version": server.config.version,
-            "websocket": server.path,
-            "rpc": server.path + RPC_PATH,
-            "sse": server.path + SSE_PATH,
-        }
-        await _respond(send, 200, {"dispatch": where, "healthz": "/healthz"})
-    elif path == "/healthz":
-        await _respond(
-            send, 200 if server.serving else 503, {"status": "ok" if server.serving else "stopping"}
-        )
-    else:
-        await _respond(
-            send, 404, {"error": f"there is nothing at {path}; WebSocket clients connect to {server.path}"}
-        )
-
-
-async def _respond(send: Send, status: int, body: dict[str, Any]) -> None:
-    data = json.dumps(body).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(data)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": data})
 
 
 async def _lifespan(server: DispatchServer, receive: Receive, send: Send) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from dispatch.store.values import Tenant
 from dwp_core.effects import AbortTransport, CloseTransport
 from dwp_core.errors import INTERNAL, DispatchError
+from dwp_core.hub import OK
 from dwp_core.served_peer import ServedPeer
 from dwp_core.server_events import (
     LoginReceived,
@@ -102,6 +103,7 @@ class Connection(ABC):
 
     __slots__ = (
         "_dirty",
+        "_methods",
         "_reading",
         "_tenant",
         "_timer",
@@ -121,6 +123,8 @@ class Connection(ABC):
         self._reading = 0
         self._to_read: deque[_Read] = deque()
         self._tenant: Tenant | None = None
+        self._methods: dict[str, str] = {}
+        """Of the requests that are with their handlers, by id."""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
 
@@ -138,6 +142,7 @@ class Connection(ABC):
     def answer(self, request_id: str, data: bytes) -> None:
         """Answer a request with this JSON text."""
         self.session.respond(request_id, data, now=self.server.now())
+        self._count(request_id, OK)
         self.touch()
 
     def fail(self, request_id: str, error: BaseException) -> None:
@@ -146,6 +151,7 @@ class Connection(ABC):
             logger.error("a request failed unexpectedly", exc_info=error)
             error = DispatchError("internal error; the server's log says more", code=INTERNAL)
         self.session.fail(request_id, error, now=self.server.now())
+        self._count(request_id, error.code)
         self.touch()
 
     def answering(
@@ -283,7 +289,13 @@ class Connection(ABC):
 
     # Inside.
 
+    def _count(self, request_id: str, code: int) -> None:
+        method = self._methods.pop(request_id, None)
+        if method is not None:
+            self.server.hub.answered(method, code)
+
     def _handle(self, request: RequestReceived) -> None:
+        self._methods[request.id] = request.method
         try:
             self.server.handlers[request.method](self, request)
         except Exception as error:  # noqa: BLE001 - a request that fails is answered; the connection lives on
@@ -301,6 +313,7 @@ class Connection(ABC):
         elif isinstance(event, SessionClosed):
             self.server.waits.forget(self)
             self._to_read.clear()
+            self._methods.clear()
             logger.debug("%s: %s", self.session.session_id, event.reason)
 
     def _begin_reads(self) -> None:

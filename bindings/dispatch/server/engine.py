@@ -21,6 +21,7 @@ from dispatch.functions.context import RunContext
 from dispatch.functions.failures import Failure
 from dispatch.functions.registry import Options, Registry
 from dispatch.server.engine_ports import EngineOptions, Scheduler, TimerHandle, Writer
+from dispatch.server.logs import fields
 from dispatch.server.runner import Run, Runner
 from dispatch.server.turns import Claimant, Turn
 from dispatch.store.port import Store
@@ -509,4 +510,6 @@ class Engine:
 def _log_failure(job: Job, failure: Failure) -> None:
     attempt = f"attempt {job.retry_count + 1} of {job.max_retries + 1}"
     what = "failed for good" if failure.permanent or job.retry_count >= job.max_retries else "failed"
-    logger.warning("%s %s %s (%s): %s\n%s", job.name, job.id, what, attempt, failure.text, failure.traceback)
+    told = fields(job_id=job.id, name=job.name, queue=job.queue, attempt=job.retry_count + 1)
+    parts = (job.name, job.id, what, attempt, failure.text, failure.traceback)
+    logger.warning("%s %s %s (%s): %s\n%s", *parts, extra=told)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from dispatch.functions.registry import Registry
 from dispatch.server.connection import PAGE_WEIGHT, Connection
-from dispatch.store.port import Store
+from dispatch.server.cron_handlers import CRON_HANDLERS
+from dispatch.store.port import ReadableStore, Store
 from dispatch.store.values import (
     PAGE_LIMIT,
     Cancellation,
@@ -24,6 +25,7 @@ from dispatch.store.values import (
     Idempotency,
     JobPage,
     NewJob,
+    QueueDepth,
 )
 from dwp_core.codec.payload import encode_payload
 from dwp_core.codec.pieces import element_texts, member_text
@@ -117,8 +119,19 @@ def wait(connection: Connection, request: RequestReceived) -> None:
 
 
 def stats(connection: Connection, request: RequestReceived) -> None:
-    """`stats`: figures that are at hand; counting jobs is for `job.list`."""
-    connection.answer(request.id, connection.server.stats())
+    """`stats`: figures of the server, and the caller's own queues and dead letters."""
+    tenant, now_ns = connection.tenant, time.time_ns()
+
+    def operation(store: ReadableStore) -> tuple[list[QueueDepth], int]:
+        return store.queue_depths(tenant=tenant, now_ns=now_ns), store.count_dead_letters(tenant=tenant)
+
+    def told(found: tuple[list[QueueDepth], int]) -> bytes:
+        depths, dead_letters = found
+        queues = [depth._asdict() for depth in depths]
+        answer = {**connection.server.stats(), "queues": queues, "dead_letters": dead_letters}
+        return encode_payload(answer, what="the answer", limits=ANSWER_LIMITS)
+
+    connection.read_store(operation, connection.answering(request.id, told))
 
 
 def list_dead_letters(connection: Connection, request: RequestReceived) -> None:
@@ -161,6 +174,7 @@ HANDLERS: Mapping[str, Handler] = {
     "stats": stats,
     "dlq.list": list_dead_letters,
     "dlq.replay": replay_dead_letter,
+    **CRON_HANDLERS,
 }
 
 SERVED = frozenset(HANDLERS) | {"subscribe", "unsubscribe"}

@@ -18,6 +18,10 @@ FEATURES_HEADER = b"dwp-features"
 LOG_HEADER = b"dwp-log"
 """The id of the event log that every seq belongs to."""
 
+RPC_PATH = "/rpc"
+SSE_PATH = "/sse"
+"""Below the path of the protocol."""
+
 RETRY_AFTER = 1
 """Seconds after which a client that met a stopping server may try again."""
 
@@ -84,6 +88,17 @@ def header(scope: Scope, name: bytes) -> str:
     return ""
 
 
+def is_foreign(server: DispatchServer, scope: Scope) -> bool:
+    """Whether the request comes from a page in a browser that may not ask anything of this server."""
+    origin = header(scope, b"origin")
+    # A page whose name was made to mean this machine asks without an origin, but by that name.
+    host = header(scope, b"host") if scope.get("client") else ""
+    return bool(
+        (origin and not server.is_welcome_from(origin))
+        or (host and not server.is_welcome_from(f"http://{host}"))
+    )
+
+
 def _refusal(server: DispatchServer, scope: Scope, method: str) -> DispatchError | None:
     if scope["method"] != method:
         return DispatchError(
@@ -91,11 +106,6 @@ def _refusal(server: DispatchServer, scope: Scope, method: str) -> DispatchError
         )
     if not server.serving:
         return DispatchError("the server is going away; the request was not carried out", code=UNAVAILABLE)
-    origin = header(scope, b"origin")
-    # A page whose name was made to mean this machine asks without an origin, but by that name.
-    host = header(scope, b"host") if scope.get("client") else ""
-    if (origin and not server.is_welcome_from(origin)) or (
-        host and not server.is_welcome_from(f"http://{host}")
-    ):
+    if is_foreign(server, scope):
         return DispatchError(FOREIGN_ORIGIN, code=FORBIDDEN)
     return None

@@ -24,6 +24,7 @@ from pathlib import Path
 import uvicorn
 
 from dispatch.functions.registry import Registry
+from dispatch.server import logs
 from dispatch.server.asgi import app as asgi_app
 from dispatch.server.auth import EVERYTHING, Keys, is_loopback, parse_key
 from dispatch.server.engine import EngineOptions
@@ -35,7 +36,9 @@ from dispatch.server.ws import uvicorn_protocol
 from dispatch.store.memory import MemoryStore
 from dispatch.store.port import Store
 from dispatch.store.sqlite import SqliteStore
+from dispatch.store.values import Retention
 from dwp_core.errors import DispatchError
+from dwp_core.jobs import SECOND
 from dwp_core.server_events import Identity
 
 logger = logging.getLogger("dispatch.serve")
@@ -67,6 +70,10 @@ class ServeOptions:
         drain_seconds: how long running jobs may go on when the server stops.
         lease_seconds: how long a job is held without a sign of life; None for the default.
         json: the ready line is JSON.
+        keep_jobs_seconds: how long jobs are kept that have ended; None for the default.
+        log_format: "text" or "json"; None for text, unless the program has set up logging itself.
+        log_level: one of `dispatch.server.logs.LEVELS`; from "info" on every step of each job is told. None for what
+            is unusual, and what functions log themselves.
     """
 
     app: str | None = None
@@ -81,6 +88,9 @@ class ServeOptions:
     drain_seconds: float = 10.0
     lease_seconds: float | None = None
     json: bool = False
+    keep_jobs_seconds: float | None = None
+    log_format: str | None = None
+    log_level: str | None = None
 
 
 def serve(options: ServeOptions) -> int:
@@ -100,7 +110,9 @@ def serve(options: ServeOptions) -> int:
             engine_options = _engine_options_of(options)
             listener = stack.enter_context(listen(options.host, options.port, options.unix))
             loaded = load(options.app, folder=Path.cwd())
-            _log_to_stderr()
+            logs.set_up(sys.stderr, format=options.log_format, level=options.log_level)
+            # It tells of its starting and stopping; we do that.
+            logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
             store = stack.enter_context(contextlib.closing(_open_store(options.db)))
             _say_what_is_unusual(options, loaded, keys)
             service = _Service(options, loaded.registry, keys, engine_options, listener, store)
@@ -130,7 +142,13 @@ class _Service:
         self._options = options
         self._registry = registry
         self._listener = listener
-        self._server = DispatchServer(store, registry=registry, keys=keys, engine_options=engine_options)
+        self._server = DispatchServer(
+            store,
+            registry=registry,
+            keys=keys,
+            engine_options=engine_options,
+            retention=_retention_of(options),
+        )
 
     async def run(self) -> None:
         """Serve until a signal comes, then stop gracefully."""
@@ -271,6 +289,12 @@ def _engine_options_of(options: ServeOptions) -> EngineOptions:
     return engine
 
 
+def _retention_of(options: ServeOptions) -> Retention:
+    if options.keep_jobs_seconds is None:
+        return Retention()
+    return Retention(job_age_ns=int(options.keep_jobs_seconds * SECOND))
+
+
 def _open_store(db: str) -> Store:
     return MemoryStore() if db == IN_MEMORY else SqliteStore(db)
 
@@ -292,16 +316,6 @@ def _say_what_is_unusual(options: ServeOptions, loaded: Loaded, keys: Keys | Non
     for note in notes:
         sys.stderr.write(f"note: {note}\n")
     sys.stderr.flush()
-
-
-def _log_to_stderr() -> None:
-    """Unless the program has set up logging itself."""
-    if not logging.getLogger().handlers:
-        logging.basicConfig(
-            stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
-        )
-    # It tells of its starting and stopping; we do that.
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

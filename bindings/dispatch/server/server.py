@@ -11,19 +11,24 @@ import logging
 import os
 import random
 import time
+from collections import Counter
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, TypedDict
 
 from dispatch.functions.registry import Registry
 from dispatch.server.auth import OPEN_DOOR, Keys, is_loopback, is_loopback_origin
 from dispatch.server.broker import Broker, Waits
 from dispatch.server.connection import Connection, Outbox
+from dispatch.server.crons import CronLoop
 from dispatch.server.engine import Engine, EngineOptions
 from dispatch.server.handlers import HANDLERS, SERVED
+from dispatch.server.logs import log_events, steps
 from dispatch.store.committer import Committer
 from dispatch.store.port import ReadableStore, Store
 from dispatch.store.values import EventPage, LogSpan, Purged, Retention, Tenant
 from dwp_core.errors import DispatchError
+from dwp_core.events import LoggedEvent
 from dwp_core.hub import Hub
 from dwp_core.ids import WORKER, IdSource
 from dwp_core.server_events import Identity, ReadLog, ServerConfig
@@ -31,6 +36,8 @@ from dwp_core.server_events import Identity, ReadLog, ServerConfig
 logger = logging.getLogger("dispatch.server")
 
 PATH = "/dwp"
+
+_type_of = attrgetter("type")
 
 _PURGE_EVERY = 60.0
 _RETRY_AFTER = 1.0
@@ -93,6 +100,10 @@ class DispatchServer:
             tuple[Callable[[Store], Any], Callable[[Any, BaseException | None], None]]
         ] = []
         self._no_connections: asyncio.Event | None = None
+        self.events_logged: Counter[str] = Counter()
+        """Events that were committed since this server began, its own and those of others on its file, by type."""
+        self.started_at = 0.0
+        """Seconds since 1970; 0.0 before it began."""
         self._started = False
         self._draining_until: float | None = None
         self._purge_timer: asyncio.TimerHandle | None = None
@@ -103,6 +114,7 @@ class DispatchServer:
         self.waits: Waits
         self.committer: Committer
         self.engine: Engine
+        self.crons: CronLoop
 
     # Life.
 
@@ -127,18 +139,12 @@ class DispatchServer:
             options=self._engine_options,
             jitter=self._jitter,
         )
+        self.crons = CronLoop(self.committer, self._registry, loop, notify=self.engine.notify)
         self.committer.start()
-        started: asyncio.Future[None] = loop.create_future()
-
-        def done(error: BaseException | None) -> None:
-            if error is None:
-                started.set_result(None)
-            else:
-                started.set_exception(error)
-
-        self.engine.start(done)
-        await started
+        await _started(self.engine.start)
+        await _started(self.crons.start)
         self._started = True
+        self.started_at = time.time()
         self._purge_timer = loop.call_later(_PURGE_EVERY, self._purge)
 
     async def stop(self, drain_seconds: float = 10.0) -> None:
@@ -156,9 +162,20 @@ class DispatchServer:
         """Tell every client to go elsewhere; what is in flight is still answered."""
         if self._draining_until is None:
             self._draining_until = self.now() + drain_seconds
+            self.crons.stop()
             for connection in list(self._connections):
                 self.drain_connection(connection)
             self.waits.expire_all()
+
+    @property
+    def connections(self) -> int:
+        """Connections and HTTP requests that are open."""
+        return len(self._connections)
+
+    @property
+    def draining(self) -> bool:
+        """Whether it was told to stop."""
+        return self._draining_until is not None
 
     @property
     def serving(self) -> bool:
@@ -219,20 +236,21 @@ class DispatchServer:
 
         self.committer.read(operation, done)
 
-    def stats(self) -> bytes:
-        """The answer to `stats`, as JSON text; `broker` as on the existing server."""
+    def stats(self) -> dict[str, Any]:
+        """The server's own part of the answer to `stats`; `broker` as on the existing server."""
         hub = self.hub
-        return (
-            b'{"broker":{"topic_count":%d,"subscriber_count":%d,"total_published":%d,"total_dropped":0},'
-            b'"connections":%d,"jobs_running":%d,"store_waiting":%d}'
-        ) % (
-            hub.channels,
-            hub.subscribers,
-            hub.published,
-            len(self._connections),
-            self.engine.running,
-            self.committer.waiting,
-        )
+        broker = {
+            "topic_count": hub.channels,
+            "subscriber_count": hub.subscribers,
+            "total_published": hub.published,
+            "total_dropped": 0,
+        }
+        return {
+            "broker": broker,
+            "connections": len(self._connections),
+            "jobs_running": self.engine.running,
+            "store_waiting": self.committer.waiting,
+        }
 
     def submit(
         self, operation: Callable[[Store], Any], done: Callable[[Any, BaseException | None], None]
@@ -253,7 +271,10 @@ class DispatchServer:
 
     # Inside.
 
-    def _publish(self, events: list[Any]) -> None:
+    def _publish(self, events: list[LoggedEvent]) -> None:
+        self.events_logged.update(map(_type_of, events))
+        if steps.isEnabledFor(logging.INFO):
+            log_events(events)
         self._broker.publish(events)
 
     async def _connections_closed(self) -> None:
@@ -286,3 +307,17 @@ class DispatchServer:
                 self._purge_timer = self.loop.call_later(again, self._purge)
 
         self.committer.submit(operation, done)
+
+
+async def _started(start: Callable[[Callable[[BaseException | None], None]], None]) -> None:
+    """Start that, and wait until it says that it has begun."""
+    started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def done(error: BaseException | None) -> None:
+        if error is None:
+            started.set_result(None)
+        else:
+            started.set_exception(error)
+
+    start(done)
+    await started

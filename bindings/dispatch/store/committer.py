@@ -32,6 +32,33 @@ MAX_WAITING = 10_000
 MAX_BATCH = 512
 
 
+class BatchSizes:
+    """How many operations there were in each transaction of the writer.
+
+    Attributes:
+        counts: transactions, by the power of two that their size does not exceed: of 1, of 2, of 3 or 4, of 5 to 8, ...
+        operations: all of them together.
+
+    Example:
+        >>> sizes = BatchSizes()
+        >>> for size in (1, 1, 3, 4): sizes.add(size)
+        >>> sizes.counts[:4], sizes.operations
+        ([2, 0, 2, 0], 9)
+    """
+
+    __slots__ = ("counts", "operations")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (MAX_BATCH.bit_length())
+        self.operations = 0
+
+    def add(self, size: int) -> None:
+        """One more transaction."""
+        place = min((size - 1).bit_length(), len(self.counts) - 1)
+        self.counts[place] += 1
+        self.operations += size
+
+
 class Committer:
     """Runs operations on a store, many in one transaction, on a thread of its own. Any thread may call its methods.
 
@@ -58,6 +85,8 @@ class Committer:
         max_waiting: int = MAX_WAITING,
         max_batch: int = MAX_BATCH,
     ) -> None:
+        self.batches = BatchSizes()
+        """Written by the writer thread; read by whoever wants to know."""
         self._on_events = on_events
         self._deliver = deliver
         self._writer: _Lane[Store] = _Lane("dispatch-writer", store, self._write, max_waiting, max_batch)
@@ -122,6 +151,7 @@ class Committer:
         return in_time
 
     def _write(self, store: Store, batch: Sequence[_Waiting[Store]]) -> None:
+        self.batches.add(len(batch))
         outcomes = _together(store, batch) if len(batch) > 1 else None
         if outcomes is None:
             outcomes = [_alone(store, waiting) for waiting in batch]

@@ -12,15 +12,17 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from functools import partial
 from heapq import merge
-from itertools import islice, takewhile
+from itertools import chain, islice, takewhile
 from typing import Any, NamedTuple, TypeVar
 
+from dispatch.store.cron_operations import CronOperations
 from dispatch.store.reading import owns
-from dispatch.store.values import LogSpan, Stats, Tenant
-from dispatch.store.writing import KeptAnswer, UniqueHolder, WritingOperations
+from dispatch.store.values import LogSpan, QueueDepth, Stats, Tenant
+from dispatch.store.writing import KeptAnswer, UniqueHolder
+from dwp_core.crons import Cron
 from dwp_core.events import LoggedEvent
 from dwp_core.ids import IdSource
-from dwp_core.jobs import RUNNING, STATES, WAITING, DeadLetter, Job
+from dwp_core.jobs import FINISHED, RUNNING, STATES, WAITING, DeadLetter, Job
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -37,7 +39,7 @@ class _Kept(NamedTuple):
     due: bool | None
 
 
-class MemoryStore(WritingOperations):
+class MemoryStore(CronOperations):
     """A store that ends with the process. Implements `dispatch.store.Store`.
 
     Args:
@@ -64,6 +66,7 @@ class MemoryStore(WritingOperations):
         self._answers: dict[_Key, KeptAnswer] = {}
         self._unique_keys: dict[_Key, UniqueHolder] = {}
         self._dead_letters: dict[str, DeadLetter] = {}
+        self._cron_entries: dict[str, Cron] = {}
         self._events_kept: list[LoggedEvent] = []
 
     def close(self) -> None:
@@ -106,8 +109,22 @@ class MemoryStore(WritingOperations):
         for job, _ in self._jobs.values():
             if owns(tenant, job.app_id, job.org_id):
                 counts[job.state] += 1
-        dead = sum(owns(tenant, entry.app_id, entry.org_id) for entry in self._dead_letters.values())
-        return Stats(counts, dead, len(self._events_kept))
+        return Stats(counts, self.count_dead_letters(tenant=tenant), len(self._events_kept))
+
+    def count_dead_letters(self, *, tenant: Tenant | None) -> int:
+        """See `ReadableStore.count_dead_letters`."""
+        return sum(owns(tenant, entry.app_id, entry.org_id) for entry in self._dead_letters.values())
+
+    def queue_depths(self, *, tenant: Tenant | None, now_ns: int) -> list[QueueDepth]:
+        """See `ReadableStore.queue_depths`."""
+        depths: dict[str, list[int]] = {}
+        ready = chain(*self._lanes.values())
+        unfinished = chain([id for *_, id in ready], [id for _, id in chain(self._delayed, self._leases)])
+        for job, due in map(self._jobs.__getitem__, unfinished):
+            if owns(tenant, job.app_id, job.org_id):
+                column = 2 if due is None else 0 if job.run_at <= now_ns else 1
+                depths.setdefault(job.queue, [0, 0, 0])[column] += 1
+        return [QueueDepth(queue, *depths[queue]) for queue in sorted(depths)]
 
     def span(self) -> LogSpan:
         """See `ReadableStore.span`."""
@@ -166,6 +183,25 @@ class MemoryStore(WritingOperations):
             if owns(tenant, event.app_id, event.org_id) and topic in ("", event.topic)
         )
         return list(islice(found, limit))
+
+    # -- cron entries
+
+    def _crons(self, tenant: Tenant | None) -> list[Cron]:
+        entries = sorted(self._cron_entries.items())
+        return [cron for _, cron in entries if owns(tenant, cron.app_id, cron.org_id)]
+
+    def _cron(self, name: str) -> Cron | None:
+        return self._cron_entries.get(name)
+
+    def _keep_cron(self, cron: Cron) -> None:
+        self._set(self._cron_entries, cron.name, cron)
+
+    def _claim_cron(self, before: Cron, after: Cron) -> bool:
+        self._keep_cron(after)
+        return True  # nobody else writes here
+
+    def _forget_cron(self, name: str) -> None:
+        self._set(self._cron_entries, name, None)
 
     # -- jobs
 
@@ -266,6 +302,20 @@ class MemoryStore(WritingOperations):
         dropped = self._events_kept[:count]
         del self._events_kept[:count]
         self._undos.append(partial(self._events_kept.__setitem__, slice(0, 0), dropped))
+
+    def _finished_by_age(self, before_ns: int) -> Generator[Job, None, None]:
+        lanes: dict[tuple[str, str, str], list[Job]] = {}
+        for job_id in self._job_ids:
+            job = self._jobs[job_id].job
+            if job.state in FINISHED:
+                lanes.setdefault((job.app_id, job.org_id, job.state), []).append(job)
+        for lane in sorted(lanes):
+            yield from takewhile(lambda job: job.created_at < before_ns, lanes[lane])
+
+    def _drop_jobs(self, job_ids: Sequence[str]) -> None:
+        for job_id in job_ids:
+            self._undos.append(partial(self._place, job_id, self._jobs[job_id]))
+            self._place(job_id, None)
 
     def _drop_answers(self, now_ns: int, limit: int) -> int:
         return self._drop(self._answers, lambda kept: kept.expires_at <= now_ns, limit)

@@ -22,18 +22,21 @@ from dispatch.store.values import (
     Enqueued,
     EnqueuedJob,
     EventPage,
+    FiredCrons,
     Idempotency,
     JobPage,
     Lease,
     LogSpan,
     NewJob,
     Purged,
+    QueueDepth,
     Retention,
     Settled,
     Standing,
     Stats,
     Tenant,
 )
+from dwp_core.crons import FIRES_AT_ONCE, Cron, CronDeclaration, NextAfter
 from dwp_core.events import LoggedEvent
 from dwp_core.jobs import DeadLetter, Job
 
@@ -113,12 +116,29 @@ class ReadableStore(Protocol):
         """
         ...
 
+    def list_crons(self, *, tenant: Tenant | None) -> list[Cron]:
+        """The cron entries of a tenant, by name; None for all."""
+        ...
+
     def knows_name(self, name: str) -> bool:
         """Whether a function of this name was ever registered."""
         ...
 
     def stats(self, *, tenant: Tenant | None) -> Stats:
         """Counts, of one tenant or of all. Walks over an index: for people and dashboards, not for each request."""
+        ...
+
+    def queue_depths(self, *, tenant: Tenant | None, now_ns: int) -> list[QueueDepth]:
+        """The queues that have unfinished jobs, by name. Walks over those jobs, never over finished ones.
+
+        Args:
+            tenant: only this tenant's jobs; None for all.
+            now_ns: the time; jobs whose `run_at` has come count as ready.
+        """
+        ...
+
+    def count_dead_letters(self, *, tenant: Tenant | None) -> int:
+        """How many there are, of one tenant or of all. Walks over an index of them."""
         ...
 
     def read_events(
@@ -288,8 +308,56 @@ class Store(ReadableStore, Protocol):
         """
         ...
 
+    def declare_crons(
+        self,
+        declarations: Sequence[CronDeclaration],
+        *,
+        functions: Collection[str],
+        now_ns: int,
+        next_after: NextAfter,
+    ) -> None:
+        """Keeps the cron entries that a program declares; what was there keeps its history (`dwp_core.crons.declare`).
+
+        Args:
+            declarations: all of them.
+            functions: those that the program has. Their entries which are no longer declared are removed.
+            now_ns: the time.
+            next_after: reads expressions.
+        """
+        ...
+
+    def fire_crons(
+        self, *, functions: Collection[str], now_ns: int, next_after: NextAfter, limit: int = FIRES_AT_ONCE
+    ) -> FiredCrons:
+        """Enqueues the jobs of the cron entries that are due, and tells of each. Of several servers one fires a time.
+
+        Args:
+            functions: only entries of these.
+            now_ns: the time.
+            next_after: reads expressions.
+            limit: no further entry once it has enqueued so many jobs; ask again while there are `more`.
+        """
+        ...
+
+    def trigger_cron(self, name: str, *, tenant: Tenant | None, now_ns: int) -> str:
+        """Enqueues the job of a cron entry now, whatever its schedule, its pause and its overlap policy; the job's id.
+
+        Raises:
+            NotFoundError: (404) there is no such entry, or it is another tenant's.
+        """
+        ...
+
+    def pause_cron(self, name: str, *, tenant: Tenant | None, now_ns: int) -> Cron:
+        """Lets an entry fire no more, until it is resumed. Errors as for `trigger_cron`."""
+        ...
+
+    def resume_cron(self, name: str, *, tenant: Tenant | None, now_ns: int, next_after: NextAfter) -> Cron:
+        """Lets a paused entry fire again, from now on. Errors as for `trigger_cron`."""
+        ...
+
     def purge(self, *, now_ns: int, retention: Retention, limit: int = 1000) -> Purged:
-        """Removes what is not kept any longer: old events, expired idempotency keys and unique keys. Bounded work.
+        """Removes what is not kept any longer: old events, expired idempotency keys and unique keys, jobs that have
+        ended long ago. Bounded work. A job that has a unique key stays as long as the key counts; dead letters stay.
 
         The newest event always stays: it holds the head of the log.
         """

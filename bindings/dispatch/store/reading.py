@@ -17,10 +17,12 @@ from dispatch.store.values import (
     EventPage,
     JobPage,
     LogSpan,
+    QueueDepth,
     Stats,
     Tenant,
 )
 from dwp_core import ids
+from dwp_core.crons import Cron
 from dwp_core.errors import InvalidRequest, NotFoundError
 from dwp_core.events import LoggedEvent
 from dwp_core.jobs import STATES, DeadLetter, Job
@@ -95,6 +97,10 @@ class ReadingOperations(ABC):
         through = events[-1].seq if len(events) == limit else max(end, after_seq)
         return EventPage(events, through, head)
 
+    def list_crons(self, *, tenant: Tenant | None) -> list[Cron]:
+        """See `ReadableStore.list_crons`."""
+        return self._crons(tenant)
+
     def head(self) -> int:
         """See `ReadableStore.head`."""
         return self.span().head
@@ -106,6 +112,14 @@ class ReadingOperations(ABC):
     @abstractmethod
     def stats(self, *, tenant: Tenant | None) -> Stats:
         """See `ReadableStore.stats`."""
+
+    @abstractmethod
+    def queue_depths(self, *, tenant: Tenant | None, now_ns: int) -> list[QueueDepth]:
+        """See `ReadableStore.queue_depths`."""
+
+    @abstractmethod
+    def count_dead_letters(self, *, tenant: Tenant | None) -> int:
+        """See `ReadableStore.count_dead_letters`."""
 
     @abstractmethod
     def span(self) -> LogSpan:
@@ -138,6 +152,10 @@ class ReadingOperations(ABC):
         self, tenant: Tenant | None, queue: str, before: str, limit: int
     ) -> Generator[DeadLetter, None, None]:
         """As `_jobs_newest_first`."""
+
+    @abstractmethod
+    def _crons(self, tenant: Tenant | None) -> list[Cron]:
+        """Cron entries, by name."""
 
     @abstractmethod
     def _events(

@@ -98,7 +98,23 @@ _FIRST = (
     """,
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)
+_CRONS = (
+    # Names match the fields of `Cron`, in their order.
+    """
+    CREATE TABLE crons (
+        id TEXT NOT NULL UNIQUE, name TEXT PRIMARY KEY,
+        expression TEXT NOT NULL, timezone TEXT NOT NULL, function TEXT NOT NULL, payload BLOB NOT NULL,
+        overlap TEXT NOT NULL, catch_up TEXT NOT NULL,
+        queue TEXT NOT NULL, priority INTEGER NOT NULL, max_retries INTEGER NOT NULL, timeout INTEGER NOT NULL,
+        app_id TEXT NOT NULL, org_id TEXT NOT NULL,
+        created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL,
+        next_fire INTEGER NOT NULL, last_fire INTEGER NOT NULL, last_job_id TEXT NOT NULL,
+        paused INTEGER NOT NULL, waiting INTEGER NOT NULL, skipped INTEGER NOT NULL, open_jobs TEXT NOT NULL
+    )
+    """,
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _CRONS)
 """Version n is what the first n of these make. Add at the end; never change one that was released."""
 
 SCHEMA_VERSION = len(MIGRATIONS)

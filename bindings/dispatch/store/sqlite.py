@@ -10,26 +10,27 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from contextlib import closing, suppress
 from heapq import merge
 from itertools import islice
 from typing import Any
 
 from dispatch.store.schema import DEAD_LETTER_COLUMNS, JOB_COLUMNS
+from dispatch.store.sqlite_crons import SqliteCrons
 from dispatch.store.sqlite_file import BUSY_SECONDS, explain, open_file
 from dispatch.store.sqlite_reading import ALONE, FROM_JOBS, SqliteReader, SqliteReading
 from dispatch.store.values import Tenant
-from dispatch.store.writing import KeptAnswer, UniqueHolder, WritingOperations
+from dispatch.store.writing import KeptAnswer, UniqueHolder
 from dwp_core.events import LoggedEvent
 from dwp_core.ids import IdSource
-from dwp_core.jobs import FIXED_FIELDS, WAITING, DeadLetter, Job
+from dwp_core.jobs import FINISHED, FIXED_FIELDS, WAITING, DeadLetter, Job
 
 # Jobs that become ready in one claim; the rest with the next, so that no claim takes long.
 _DUE_AT_ONCE = 1000
 
 
-class SqliteStore(WritingOperations, SqliteReading):
+class SqliteStore(SqliteCrons, SqliteReading):
     """A store in a SQLite file. Implements `dispatch.store.Store`.
 
     Args:
@@ -55,7 +56,7 @@ class SqliteStore(WritingOperations, SqliteReading):
     ) -> None:
         make_id = new_id or IdSource(random_bytes=secrets.token_bytes, now_ns=time.time_ns).new
         connection, log_id = open_file(os.fspath(path), lambda: make_id("log"), busy_seconds)
-        WritingOperations.__init__(self, make_id)
+        SqliteCrons.__init__(self, make_id)
         SqliteReading.__init__(self, os.fspath(path), connection, log_id)
         self._execute_many = connection.executemany
         self._seen = self.span().head
@@ -199,6 +200,25 @@ class SqliteStore(WritingOperations, SqliteReading):
     def _drop_events(self, through: int) -> None:
         self._execute("DELETE FROM events WHERE seq <= ?", (through,))
 
+    def _finished_by_age(self, before_ns: int) -> Generator[Job, None, None]:
+        tenant = self._execute(_FIRST_TENANT).fetchone()
+        while tenant is not None:
+            for state in _FINISHED_IN_ORDER:
+                with closing(self._execute(_JOBS_OF_LANE, (*tenant, state))) as rows:
+                    for job in map(Job._make, rows):
+                        if job.created_at >= before_ns:
+                            break
+                        yield job
+            app_id, org_id = tenant
+            tenant = self._execute(_NEXT_ORG, (app_id, org_id)).fetchone()
+            if tenant is None:
+                tenant = self._execute(_NEXT_APP, (app_id,)).fetchone()
+
+    def _drop_jobs(self, job_ids: Sequence[str]) -> None:
+        ids = [(job_id,) for job_id in job_ids]
+        self._execute_many("DELETE FROM payloads WHERE n = (SELECT n FROM jobs WHERE id = ?)", ids)
+        self._execute_many("DELETE FROM jobs WHERE id = ?", ids)
+
     def _drop_answers(self, now_ns: int, limit: int) -> int:
         return self._execute(_DROP_ANSWERS, (now_ns, limit)).rowcount
 
@@ -249,6 +269,15 @@ _READY_IN_LANE = f"""
     {FROM_JOBS.replace("jobs j", "jobs j INDEXED BY jobs_ready")} WHERE j.due = 1 AND j.queue = ? AND j.name = ?
     ORDER BY j.priority DESC, j.run_at, j.id LIMIT ?
 """
+_TENANTS = "SELECT app_id, org_id FROM jobs INDEXED BY jobs_of_tenant"
+_FIRST_TENANT = f"{_TENANTS} ORDER BY app_id, org_id LIMIT 1"
+# In two steps, as for lanes.
+_NEXT_ORG = f"{_TENANTS} WHERE app_id = ? AND org_id > ? ORDER BY app_id, org_id LIMIT 1"
+_NEXT_APP = f"{_TENANTS} WHERE app_id > ? ORDER BY app_id, org_id LIMIT 1"
+_JOBS_OF_LANE = f"""
+    SELECT {ALONE} FROM jobs INDEXED BY jobs_of_tenant WHERE app_id = ? AND org_id = ? AND state = ? ORDER BY id
+"""
+_FINISHED_IN_ORDER = sorted(FINISHED)
 _LEASED = f"SELECT {ALONE} FROM jobs WHERE state = 'running'"
 
 _ANSWER = """

@@ -11,7 +11,8 @@ from typing import Any
 from dispatch.store.reading import ReadingOperations
 from dispatch.store.schema import DEAD_LETTER_COLUMNS
 from dispatch.store.sqlite_file import explain, open_for_reading
-from dispatch.store.values import LogSpan, Stats, Tenant
+from dispatch.store.values import LogSpan, QueueDepth, Stats, Tenant
+from dwp_core.crons import Cron
 from dwp_core.events import LoggedEvent
 from dwp_core.jobs import STATES, DeadLetter, Job
 
@@ -21,7 +22,10 @@ ALONE = ", ".join("x''" if name == "payload" else name for name in Job._fields)
 
 _JOB = f"{FROM_JOBS} WHERE j.id = ?"
 _DEAD_LETTERS = f"SELECT {', '.join(DEAD_LETTER_COLUMNS)} FROM dead_letters"
+_CRONS = f"SELECT {', '.join(Cron._fields)} FROM crons"
 _EVENTS = f"SELECT {', '.join(LoggedEvent._fields)} FROM events WHERE seq > ? AND seq <= ?"
+# By the indexes that have unfinished jobs only: the one of tenants would lead over every finished job of a tenant.
+_DEPTHS = "SELECT queue, count(*) FROM jobs INDEXED BY {} WHERE {} AND {} GROUP BY queue"
 _SPAN = "SELECT (SELECT min(seq) FROM events), (SELECT max(seq) FROM events)"
 
 
@@ -54,9 +58,30 @@ class SqliteReading(ReadingOperations):
         """See `ReadableStore.stats`."""
         where, arguments = _of_tenant(tenant)
         rows = self._execute(f"SELECT state, count(*) FROM jobs WHERE {where} GROUP BY state", arguments)
-        (dead,) = self._execute(f"SELECT count(*) FROM dead_letters WHERE {where}", arguments).fetchone()
+        counts = {**dict.fromkeys(STATES, 0), **dict(rows)}
         oldest, head = self.span()
-        return Stats({**dict.fromkeys(STATES, 0), **dict(rows)}, dead, head - oldest + 1)
+        return Stats(counts, self.count_dead_letters(tenant=tenant), head - oldest + 1)
+
+    def count_dead_letters(self, *, tenant: Tenant | None) -> int:
+        """See `ReadableStore.count_dead_letters`."""
+        where, arguments = _of_tenant(tenant)
+        (count,) = self._execute(f"SELECT count(*) FROM dead_letters WHERE {where}", arguments).fetchone()
+        return int(count)
+
+    def queue_depths(self, *, tenant: Tenant | None, now_ns: int) -> list[QueueDepth]:
+        """See `ReadableStore.queue_depths`."""
+        where, arguments = _of_tenant(tenant)
+        depths: dict[str, list[int]] = {}
+        for column, index, condition, more in (
+            (0, "jobs_ready", "due = 1", ()),
+            (0, "jobs_delayed", "due = 0 AND run_at <= ?", (now_ns,)),
+            (1, "jobs_delayed", "due = 0 AND run_at > ?", (now_ns,)),
+            (2, "jobs_leased", "state = 'running'", ()),
+        ):
+            counts = self._execute(_DEPTHS.format(index, condition, where), (*more, *arguments))
+            for queue, count in counts:
+                depths.setdefault(queue, [0, 0, 0])[column] += count
+        return [QueueDepth(queue, *depths[queue]) for queue in sorted(depths)]
 
     def span(self) -> LogSpan:
         """See `ReadableStore.span`."""
@@ -121,6 +146,10 @@ class SqliteReading(ReadingOperations):
                 yield DeadLetter._make(row)
         finally:
             cursor.close()
+
+    def _crons(self, tenant: Tenant | None) -> list[Cron]:
+        where, arguments = _of_tenant(tenant)
+        return list(map(Cron._make, self._execute(f"{_CRONS} WHERE {where} ORDER BY name", arguments)))
 
     def _events(
         self, after: int, through: int, limit: int, tenant: Tenant | None, topic: str

@@ -202,6 +202,22 @@ class Stats:
     events: int = 0
 
 
+class QueueDepth(NamedTuple):
+    """The unfinished jobs of one queue.
+
+    Attributes:
+        queue: its name.
+        ready: due, and waiting for a worker.
+        scheduled: they wait for their time, delayed or before another attempt.
+        running: held by a worker.
+    """
+
+    queue: str
+    ready: int
+    scheduled: int
+    running: int
+
+
 @dataclass(frozen=True, slots=True)
 class Retention:
     """What is kept, beyond what is needed.
@@ -209,10 +225,28 @@ class Retention:
     Attributes:
         events: at most about so many; None for no limit.
         event_age_ns: none older than this; None for no limit.
+        job_age_ns: no job that has ended longer ago than this; None for no limit. Dead letters stay.
     """
 
     events: int | None = 1_000_000
     event_age_ns: int | None = 7 * DAY_NS
+    job_age_ns: int | None = 7 * DAY_NS
+
+
+class FiredCrons(NamedTuple):
+    """What one round over the cron entries did.
+
+    Attributes:
+        job_ids: the jobs that it enqueued.
+        next_fire: when the next entry is due; None for never.
+        waiting: fires wait for a job to be finished: look again soon.
+        more: it stopped at its limit, and there are more that are due.
+    """
+
+    job_ids: tuple[str, ...]
+    next_fire: int | None
+    waiting: bool
+    more: bool
 
 
 class Purged(NamedTuple):
@@ -221,4 +255,5 @@ class Purged(NamedTuple):
     events: int
     answers: int
     unique_keys: int
+    jobs: int
     more: bool

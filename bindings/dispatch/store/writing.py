@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from contextlib import closing
 from typing import NamedTuple, TypeVar
 
 from dispatch.store.event_logging import EventLogging
@@ -35,6 +36,10 @@ from dwp_core.jobs import FINISHED, RUNNING, Change, DeadLetter, Job
 T = TypeVar("T")
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+_JOBS_AT_ONCE = 250
+"""Jobs that one round of purging removes: few enough that a claim behind it does not wait long."""
 
 
 class KeptAnswer(NamedTuple):
@@ -223,7 +228,29 @@ class WritingOperations(EventLogging, ReadingOperations):
             self._drop_events(through)
         answers = self._drop_answers(now_ns, limit)
         keys = self._drop_unique_keys(now_ns, limit)
-        return Purged(events, answers, keys, limit in (events, answers, keys))
+        most_jobs = min(limit, _JOBS_AT_ONCE)
+        ended = [] if retention.job_age_ns is None else self._ended(now_ns - retention.job_age_ns, most_jobs)
+        if ended:
+            self._drop_jobs(ended)
+        more = limit in (events, answers, keys) or len(ended) == most_jobs
+        return Purged(events, answers, keys, len(ended), more)
+
+    def _ended(self, before_ns: int, limit: int) -> list[str]:
+        """Jobs that ended before that and that nothing needs any more."""
+        found: list[str] = []
+        with closing(self._finished_by_age(before_ns)) as finished:
+            for job in finished:
+                if job.updated_at < before_ns and not self._counts_as_unique(job):
+                    found.append(job.id)
+                    if len(found) == limit:
+                        break
+        return found
+
+    def _counts_as_unique(self, job: Job) -> bool:
+        if not job.unique_key:
+            return False
+        holder = self._unique_holder(Tenant(job.app_id, job.org_id), job.name, job.unique_key)
+        return holder is not None and holder.job_id == job.id
 
     # -- how operations become writes
 
@@ -376,6 +403,15 @@ class WritingOperations(EventLogging, ReadingOperations):
     @abstractmethod
     def _drop_events(self, through: int) -> None:
         """Removes events up to and including this seq."""
+
+    @abstractmethod
+    def _finished_by_age(self, before_ns: int) -> Generator[Job, None, None]:
+        """Finished jobs, perhaps without payloads: by app, org, state and id, of each of these until one that was made
+        at that time or later."""
+
+    @abstractmethod
+    def _drop_jobs(self, job_ids: Sequence[str]) -> None:
+        """Forgets jobs, with their payloads."""
 
     @abstractmethod
     def _drop_answers(self, now_ns: int, limit: int) -> int:

@@ -112,7 +112,11 @@ _SEALED = {
 }
 """Fields that travel as base64 of bytes, which are JSON text as a rule."""
 
-_LISTED = {"job.list": ("jobs", "payload", "output"), "dlq.list": ("entries", "payload")}
+_LISTED = {
+    "job.list": ("jobs", "payload", "output"),
+    "dlq.list": ("entries", "payload"),
+    "cron.list": ("crons", "payload"),
+}
 """A list, and such fields of its entries."""
 
 _USUAL: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
@@ -128,6 +132,9 @@ _USUAL: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "workflow.wait": lambda data: {"run_id": data["run_id"], "state": "completed"},
     "workflow.event": lambda data: {"event_id": new_id(ids.EVENT), "name": data["name"]},
     "cron.list": lambda data: {"crons": []},
+    "cron.pause": lambda data: {"name": data["name"], "enabled": False},
+    "cron.resume": lambda data: {"name": data["name"], "enabled": True},
+    "cron.trigger": lambda data: {"name": data["name"], "job_id": new_id(ids.JOB)},
     "dlq.list": lambda data: {"entries": []},
     "dlq.replay": lambda data: {"job_id": new_id(ids.JOB)},
 }
