@@ -261,8 +261,8 @@ async def test_it_gives_up_after_max_retries_and_everyone_hears_why(world: World
         await in_thread(relay.go_down)
     assert all(isinstance(error, ConnectionError) for error in errors)
     assert client.state == "closed"
-    # Over HTTP a stream may be asked for once more, before another request has found out.
-    assert relay.accepted - before in ((3, 4) if "/rpc" in world.url else (3,))
+    # Over HTTP the wait may still have been on its way, and a stream may be asked for before another has found out.
+    assert relay.accepted - before in ((3, 4, 5) if "/rpc" in world.url else (3,))
     error = await failure_of(client.ping)
     assert isinstance(error, ClosedError)
     assert "because" in str(error)
