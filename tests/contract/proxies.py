@@ -58,7 +58,10 @@ class Proxy:
         try:
             first = await reader.readexactly(1)
             way = await (self._socks(reader, writer) if first == b"\x05" else self._connect(reader, writer))
-            if way is not None:
+            if way is None:
+                writer.write_eof()
+                await reader.read()  # closed before that is read, it would be a reset, and the refusal lost
+            else:
                 host, port, yes = way
                 there, back = await asyncio.open_connection(self._names.get(host, host), port)
                 writer.write(yes)
