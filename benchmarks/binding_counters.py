@@ -86,11 +86,12 @@ def _profiled_threads() -> Generator[list[Callable[[], Counts]]]:
         finally:
             profile.disable()
 
-    threading.Thread.run = run  # type: ignore[assignment, method-assign]  # a profile can only be enabled from its own thread
+    # A profile can only be enabled from its own thread.
+    threading.Thread.run = run  # type: ignore[assignment, method-assign]  # put back below
     try:
         yield profiles
     finally:
-        threading.Thread.run = original  # type: ignore[method-assign]
+        threading.Thread.run = original  # type: ignore[method-assign]  # as it was
 
 
 def measure(effort: Effort) -> Figures:

@@ -26,26 +26,33 @@ def _for_running_loop(
     """What takes the arguments of a client and makes it."""
 
     def make(*args: P.args, **kwargs: P.kwargs) -> dispatch.asyncio.Dispatch | dispatch.trio.Dispatch:
-        return _client_of_running_loop()(*args, **kwargs)
+        client: dispatch.asyncio.Dispatch | dispatch.trio.Dispatch = _client_of_running_loop()(
+            *args, **kwargs
+        )
+        return client
 
     make.__name__ = make.__qualname__ = "Dispatch"
     make.__doc__ = AwaitedClient.__init__.__doc__
-    of_class = inspect.signature(AwaitedClient)
-    make.__signature__ = of_class  # type: ignore[attr-defined]  # inspect reads it
+    make.__signature__ = inspect.signature(AwaitedClient)  # type: ignore[attr-defined]  # inspect reads it
     return make
 
 
-def _client_of_running_loop() -> Callable[..., dispatch.asyncio.Dispatch | dispatch.trio.Dispatch]:
+def _client_of_running_loop() -> type[Any]:
     trio: Any = sys.modules.get("trio")  # one that runs was imported
     if trio is not None and trio.lowlevel.in_trio_task():
-        return import_module("dispatch.trio").Dispatch  # type: ignore[no-any-return]
+        return _client_of("dispatch.trio")
     try:
         import_module("asyncio").get_running_loop()
     except RuntimeError:
         raise InvalidRequest(
             "dispatch.anyio: no event loop runs here; make the client inside a coroutine, or take dispatch.sync"
         ) from None
-    return import_module("dispatch.asyncio").Dispatch  # type: ignore[no-any-return]
+    return _client_of("dispatch.asyncio")
+
+
+def _client_of(binding: str) -> type[Any]:
+    client: type[Any] = import_module(binding).Dispatch
+    return client
 
 
 Dispatch = _for_running_loop(AwaitedClient)

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import datetime
 from functools import wraps
-from types import FunctionType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from dispatch import operations, results
@@ -44,9 +43,10 @@ else:
 
     def operation(build):
         """Make a call of the function that builds its operation: the client runs it, and knows how to wait."""
-
         build.__qualname__ = f"Dispatch.{build.__name__}"  # so that errors name what users call
+        return _method(build)
 
+    def _method(build):
         @wraps(build)
         def call(self, *args, **kwargs):
             return self._run(build, self, *args, **kwargs)
@@ -313,23 +313,17 @@ class AwaitedCalls(Calls):
     """Calls that are awaited: asyncio and trio."""
 
 
-if not TYPE_CHECKING and sys.version_info >= (
-    3,
-    12,
-):  # older Pythons know coroutine functions by their code only
+# Older Pythons know coroutine functions by their code only.
+if not TYPE_CHECKING and sys.version_info >= (3, 12):
 
     def _mark_awaited() -> None:
         """Let `inspect.iscoroutinefunction` know, and so mocks and frameworks that ask it how to call."""
         for name, call in vars(Calls).items():
-            if hasattr(call, "__wrapped__"):
-                copy = FunctionType(call.__code__, call.__globals__, name, None, call.__closure__)
-                copy.__signature__ = call.__signature__
-                copy.__doc__, copy.__qualname__, copy.__annotations__ = (
-                    call.__doc__,
-                    call.__qualname__,
-                    call.__annotations__,
-                )
-                setattr(AwaitedCalls, name, inspect.markcoroutinefunction(copy))
+            build = getattr(call, "__wrapped__", None)
+            if build is not None:
+                method = _method(build)
+                del method.__wrapped__  # whoever asks looks at the innermost one
+                setattr(AwaitedCalls, name, inspect.markcoroutinefunction(method))
 
     _mark_awaited()
 

@@ -106,7 +106,7 @@ class Client(Calls, Generic[D]):
             config = transport.adapt(config)
         self._driver = self._new_driver(config, dialer, timeout)
         self._run: Callable[..., Any] = (
-            self._plain_run() if telemetry is None else self._observed_run(telemetry)
+            self._driver.run if telemetry is None else self._observed_run(telemetry)
         )
 
     @abstractmethod
@@ -114,12 +114,8 @@ class Client(Calls, Generic[D]):
         """What drives this client."""
 
     @abstractmethod
-    def _plain_run(self) -> Callable[..., Any]:
-        """What runs a call, from what builds its operation and the arguments for that."""
-
-    @abstractmethod
     def _observed_run(self, telemetry: OpenTelemetry) -> Callable[..., Any]:
-        """The same, observed."""
+        """The driver's `run`, observed."""
 
     def __repr__(self) -> str:
         return f"<Dispatch {self._driver.config.where} {self.state}>"
@@ -171,9 +167,6 @@ C = TypeVar("C", bound=AwaitedChanges)
 
 class AwaitedClient(Client[A], AwaitedCalls, Generic[A, S, C]):
     """A client for an event loop."""
-
-    def _plain_run(self) -> Callable[..., Any]:
-        return self._driver.run
 
     def _observed_run(self, telemetry: OpenTelemetry) -> Callable[..., Any]:
         run, where = self._driver.run, self._driver.config.where

@@ -262,10 +262,8 @@ def _read_proxy(url: str, *, tunnelled: bool = True) -> Proxy:
     try:
         parsed, split = parse_proxy(url), urlsplit(url)
         port = split.port
-    except (
-        InvalidProxy,
-        ValueError,
-    ) as error:  # the latter repeats what it stumbled over: perhaps a password
+    except (InvalidProxy, ValueError) as error:
+        # The latter repeats what it stumbled over: perhaps a password.
         what = error.msg if isinstance(error, InvalidProxy) else "it cannot be taken apart"
         raise DialError(f"proxy: that is no URL of a proxy, {what}; {example}", fatal=True) from None
     scheme = parsed.scheme

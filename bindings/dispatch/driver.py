@@ -103,6 +103,10 @@ class Driver(ABC):
             InvalidRequest: that is the case.
         """
 
+    @abstractmethod
+    def run(self, build: Callable[..., Operation[Any]], *args: Any, **kwargs: Any) -> Any:
+        """One call, from what builds its operation to its result, or to what is awaited for that."""
+
     @property
     @abstractmethod
     def reachable(self) -> bool:
@@ -134,12 +138,10 @@ class Driver(ABC):
         """What is counted here, and how things stand."""
         if self._line is None:
             return self._counters
-        session = self._session
+        session, subscriptions = self._session, self._session.subscriptions
+        unread = sum(subscription.buffered for subscription in subscriptions)
         return replace(
-            self._counters,
-            calls=session.open_calls,
-            subscriptions=len(session.subscriptions),
-            unread=sum(subscription.buffered for subscription in session.subscriptions),
+            self._counters, calls=session.open_calls, subscriptions=len(subscriptions), unread=unread
         )
 
     def follow(self, changes: Changes) -> None:

@@ -116,9 +116,8 @@ class Line(ABC):
 
     def _arm(self, deadline: float | None) -> None:
         armed = self._armed
-        if (
-            deadline is None or armed is None or deadline < armed
-        ):  # too early costs nothing, and is put right then
+        # A timer that comes too early costs nothing, and is put right then.
+        if deadline is None or armed is None or deadline < armed:
             self._armed = deadline
             self._set_timer(deadline)
 
@@ -182,9 +181,8 @@ class Line(ABC):
             return False
         self._left.add(connection)
         self._connection = connection
-        self._attempt = (
-            None  # done; uvloop never says that a connection is lost whose attempt is cancelled now
-        )
+        # It is done; uvloop never says that a connection is lost whose attempt is cancelled now.
+        self._attempt = None
         connection.flush()
         return True
 

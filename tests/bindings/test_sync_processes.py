@@ -363,6 +363,13 @@ def call():
     while True: client.ping()
 for _ in range(4): threading.Thread(target=call, daemon=True).start()
 time.sleep(0.05)""",
+    "with threads that take the lock twice": """client.connect()
+def follow():
+    while True: client.states()
+def leave():
+    while True: client.subscribe('jobs').unsubscribe()
+for work in (follow, leave) * 2: threading.Thread(target=work, daemon=True).start()
+time.sleep(0.05)""",
     "with a thread that connects": """other = new_client(wait_for_server=1000)
 threading.Thread(target=other.connect, daemon=True).start()
 until(lambda: other.state == 'connecting')""",

@@ -24,7 +24,7 @@ def punctual_http(seconds: float) -> type[asyncio.Protocol]:
         >>> # uvicorn.run(app, http=punctual_http(10.0))
     """
 
-    class PunctualHttp(_HTTP):  # type: ignore[misc]
+    class PunctualHttp(_HTTP):  # type: ignore[misc]  # which of two it is, is known at run time only
         """uvicorn makes one for each connection."""
 
         _look_timer: asyncio.TimerHandle

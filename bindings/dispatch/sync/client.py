@@ -45,9 +45,6 @@ class Dispatch(Client[Driver], BlockingCalls):
             return HttpDriver(config, dialer, timeout)
         return Driver(config, dialer, timeout)
 
-    def _plain_run(self) -> Callable[..., Any]:
-        return self._driver.run
-
     def _observed_run(self, telemetry: OpenTelemetry) -> Callable[..., Any]:
         run, where = self._driver.run, self._driver.config.where
 

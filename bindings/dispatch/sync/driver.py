@@ -23,7 +23,7 @@ from dispatch.operations import Operation
 from dispatch.settings import check_seconds
 from dispatch.subscription import Changes, Feed
 from dispatch.sync.line import NEVER, Line
-from dispatch.sync.waiting import Latch, Waiter, without_lock
+from dispatch.sync.waiting import Latch, Waiter, sleep_without, without_lock
 from dwp_core.client import ClientSession
 from dwp_core.client_events import ClientConfig, ClientEvent, Closed
 from dwp_core.errors import DispatchError, InvalidRequest
@@ -148,10 +148,7 @@ class Driver(driver.Driver):
             )
         if self._exiting and threading.current_thread().daemon:
             # It is stopped any moment, wherever it is. An error would only get it to talk meanwhile.
-            self.lock.release()
-            forever = Waiter()
-            forever.lie_down()
-            forever.sleep()
+            sleep_without(self.lock)
 
     def new_line(self, session: ClientSession) -> Line:
         return Line(session, self)

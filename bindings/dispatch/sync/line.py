@@ -168,10 +168,8 @@ class Line(line.Line):
                 self._home.stepping = False
         finally:
             self._leader = before
-            if (
-                before is not None
-            ):  # a signal handler led, called where this very thread waits: look again there
-                self._ring()
+            if before is not None:
+                self._ring()  # a signal handler led, called where this very thread waits: look again there
 
     def _follow(self, waiter: Waiter, until: float) -> None:
         """Sleep until it is there, or until it is this thread's turn to lead."""

@@ -53,9 +53,8 @@ class Waiter:
     def lie_down(self) -> None:
         """From now on it can be nudged."""
         self._free = False
-        self._lock = (
-            allocate_lock()
-        )  # the cheapest thing that a thread can wait for: free when it is to look up
+        # The cheapest thing that a thread can wait for: free when it is to look up.
+        self._lock = allocate_lock()
         self._lock.acquire()
 
     def sleep(self, seconds: float | None = None) -> None:
@@ -106,6 +105,15 @@ class Latch:
         else:
             self._waiters.append(waiter)
         return waiter
+
+
+def sleep_without(lock: Any) -> None:
+    """Sleep for good, and hold nobody up: the lock is let go however often this thread has taken it."""
+    while lock._is_owned():
+        lock.release()
+    forever = Waiter()
+    forever.lie_down()
+    forever.sleep()
 
 
 def without_lock(lock: Any, wait: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
