@@ -16,12 +16,10 @@ import uvicorn
 from dispatch.functions.registry import Registry
 from dispatch.server.asgi import app
 from dispatch.server.auth import Keys
-from dispatch.server.engine import EngineOptions
-from dispatch.server.server import DispatchServer, default_config
-from dispatch.store.memory import MemoryStore
+from dispatch.server.server import DispatchServer
 from dispatch.store.port import Store
 from dwp_core.server_events import ServerConfig
-from tests.server.serving import KEYS, noop, registry_of
+from tests.server.serving import KEYS, new_server
 
 RECORDED = Keys(KEYS)
 """The keys of the recordings."""
@@ -149,14 +147,7 @@ async def serving_http(
     **options: Any,
 ) -> AsyncGenerator[ServedOverHttp]:
     """A server under uvicorn on the running loop, from here to the end of the block."""
-    server = DispatchServer(
-        store or MemoryStore(),
-        registry=registry or registry_of(noop=noop),
-        keys=keys,
-        config=config or default_config(),
-        engine_options=EngineOptions(queues=queues, loops=1, concurrency=8),
-        jitter=lambda: 0.0,
-    )
+    server = new_server(store, registry, keys, config, queues)
     await server.start()
     async with uvicorn_serving(app(server), lifespan="off", **options) as http:
         try:

@@ -54,6 +54,24 @@ def noop(payload: Any = None) -> Any:
     return payload
 
 
+def new_server(
+    store: Store | None,
+    registry: Registry | None,
+    keys: Keys | None,
+    config: ServerConfig | None,
+    queues: tuple[str, ...] | None,
+) -> DispatchServer:
+    """A server that is not started yet; what is None is as small and plain as it can be."""
+    return DispatchServer(
+        store or MemoryStore(),
+        registry=registry or registry_of(noop=noop),
+        keys=keys,
+        config=config or default_config(),
+        engine_options=EngineOptions(queues=queues, loops=1, concurrency=8),
+        jitter=lambda: 0.0,
+    )
+
+
 @asynccontextmanager
 async def serving(
     *,
@@ -64,14 +82,7 @@ async def serving(
     queues: tuple[str, ...] | None = ("default", "mail"),
 ) -> AsyncGenerator[Served]:
     """A server on the running loop, from here to the end of the block; stopped without draining."""
-    server = DispatchServer(
-        store or MemoryStore(),
-        registry=registry or registry_of(noop=noop),
-        keys=keys,
-        config=config or default_config(),
-        engine_options=EngineOptions(queues=queues, loops=1, concurrency=8),
-        jitter=lambda: 0.0,
-    )
+    server = new_server(store, registry, keys, config, queues)
     await server.start()
     loop = asyncio.get_running_loop()
     listener = await loop.create_server(lambda: WebSocketConnection(server), "127.0.0.1", 0)
